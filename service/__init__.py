@@ -1,0 +1,1 @@
+"""Delivers Kravia invoices on behalf of a merchant: callback in, branded message out, capture, record."""

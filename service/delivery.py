@@ -208,6 +208,14 @@ class Resolution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelDefault:
+    """INVOICE_CHANNEL: who delivers when nothing at the provider says; `default` never applies to a grouped product."""
+
+    default: str | None = None
+    by_product: tuple[tuple[str, str], ...] = ()  # ("kravia.invoice_b2b", "merchant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureRequest:
     """What is asked of the provider. No lines: by amount alone, and `note` says why."""
 
@@ -330,7 +338,9 @@ class Delivery:
     outcome: Outcome = Outcome.OPEN
     reason: str | None = None  # one line, scrubbed
     lane: str = PROVIDER_LANE
-    due_at: datetime | None = None  # by the database's clock; a closed delivery may have one: it is looked at again then
+    due_at: datetime | None = (
+        None  # by the database's clock; a closed delivery may have one: it is looked at again then
+    )
     no_send_before: datetime | None = None  # by the database's clock
     attempt: int = 0  # sends begun
     claims: int = 0  # claims since the last save, this one included
@@ -444,6 +454,15 @@ class Arrival:
     at: datetime
     event: bool = False  # it reports an event (a capture, a void), so a completed delivery is looked at again
     source: str = "callback"  # what the history says of where it came from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackRequest:
+    """What the signature of a callback covers, as it came over the wire; host and path are the public URL's."""
+
+    method: str
+    raw_query: str  # without "?", undecoded: the bytes of the request line as latin-1
+    signature: str | None  # the header; several are joined with commas
 
 
 class Received(StrEnum):
@@ -601,6 +620,15 @@ class Channel(Protocol):
         """Try the settings for real without sending anything; return a line on what was found, or raise as `send`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelContext:
+    """What the factory of an outside adapter is given. `environ` holds the DELIVERY_* settings, its own among them."""
+
+    account_id: str
+    clock: Clock
+    environ: tuple[tuple[str, str], ...]
+
+
 class Renderer(Protocol):
     """Turns a transaction into a message; a pure function of its arguments, the templates and the brand."""
 
@@ -629,7 +657,7 @@ class Store(Protocol):
         """Commit an arrival: enter an unknown transaction, wake an open delivery, reopen one that was skipped."""
 
     async def claim(self, account_id: str, lane: str, limit: int, *, lease: float, suspects: bool) -> tuple[Claim, ...]:
-        """Take up to `limit` due deliveries of a lane for `lease` seconds; `suspects` are those claimed but not saved."""
+        """Take up to `limit` due deliveries of a lane for `lease` seconds; `suspects`: those claimed but not saved."""
 
     async def renew(self, claims: Sequence[Claim], *, lease: float) -> frozenset[str]:
         """Extend the leases; return the tokens of those that are still held."""

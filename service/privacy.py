@@ -1,4 +1,4 @@
-"""Masking and scrubbing: what may be shown or kept of a person's address, number or name. A leaf; imports nothing of ours."""
+"""Masking and scrubbing: what may be shown or kept of a person's address or number. A leaf; imports nothing of ours."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ _LONGEST = 500
 
 
 def mask_address(address: str) -> str:
-    """Return an e-mail address or number with all but its first letter (last two digits) hidden, as `o***@nordmann.no`."""
+    """Return `o***@nordmann.no` for an address and `***99` for a number."""
     local, at, domain = address.rpartition("@")
     if at:
         return f"{local[:1]}***@{domain}"
@@ -23,7 +23,7 @@ def mask_address(address: str) -> str:
 
 
 def address_key(account_id: str, address: str) -> str:
-    """Return the hex digest by which the record knows an address without holding it; one address, one key, per account."""
+    """Return the hex digest by which the record knows an address without holding it; one for each account."""
     return hmac.new(account_id.encode(), address.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
 
 

@@ -1,6 +1,34 @@
-"""Our own small fakes, for all tests."""
+"""Our own small fakes and sample values, for all tests."""
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+from service.delivery import (
+    CaptureAnswer,
+    CaptureEvent,
+    CaptureRequest,
+    ChannelFinding,
+    Collection,
+    Composed,
+    DecidedBy,
+    Delivery,
+    Intent,
+    Line,
+    Message,
+    Party,
+    PermanentFailure,
+    Purpose,
+    Receipt,
+    Recipient,
+    Resolution,
+    Standing,
+    Transaction,
+)
+
+ACCOUNT = "T12345678"
+PDF = b"%PDF-1.7 a document"
 
 
 class MovedClock:
@@ -24,3 +52,159 @@ class MovedClock:
 
     def advance(self, seconds: float) -> None:
         self._offset += timedelta(seconds=seconds)
+
+
+def a_transaction(transaction_id: str = f"{ACCOUNT}.a", **changes: object) -> Transaction:
+    """Return a business invoice that is ours to deliver, authorised and not yet collected."""
+    transaction = Transaction(
+        id=transaction_id,
+        standing=Standing.AUTHORIZED,
+        status="AUTHORIZED",
+        product="kravia",
+        product_type="kravia.invoice_b2b",
+        amount=50000,
+        currency="NOK",
+        read_at=datetime.now(UTC),
+        merchant_reference="order-123",
+        created_at=datetime.now(UTC),
+        invoice_number="A1B2C-000001",
+        invoice_url="https://api.dintero.com/v1/files/f-abc123",
+        billing=Party(business_name="Nordmann AS", email="ola@nordmann.example", country="NO"),
+        lines=(Line(line_id="1", amount=50000),),
+        findings=(ChannelFinding(level=DecidedBy.TRANSACTION, value="merchant"),),
+    )
+    return replace(transaction, **changes)  # type: ignore[arg-type]
+
+
+def a_delivery(**changes: object) -> Delivery:
+    delivery = Delivery(
+        id=f"{ACCOUNT}.a", account_id=ACCOUNT, transaction_id=f"{ACCOUNT}.a", received_at=datetime.now(UTC)
+    )
+    return replace(delivery, **changes)  # type: ignore[arg-type]
+
+
+class FakePayments:
+    """A provider that keeps transactions in a dict and captures as `current` does; `plan` replaces single answers."""
+
+    def __init__(self, clock: MovedClock) -> None:
+        self._clock = clock
+        self.transactions: dict[str, Transaction] = {}
+        self.reads: list[str] = []
+        self.captures: list[CaptureRequest] = []
+        self.documents: list[str] = []
+        self.plan: dict[str, list[Exception | Callable[[], object]]] = {}
+
+    def add(self, transaction: Transaction) -> None:
+        self.transactions[transaction.id] = transaction
+
+    def change(self, transaction_id: str, **changes: object) -> None:
+        self.add(replace(self.transactions[transaction_id], **changes))  # type: ignore[arg-type]
+
+    def begin(self, transaction_id: str, reference: str | None, *, success: bool = True, **details: object) -> None:
+        """Add an INITIATE_CAPTURE event, somebody's or ours."""
+        collection = self.transactions[transaction_id].collection
+        event = CaptureEvent(
+            id=str(len(collection.events) + 3),
+            reference=reference,
+            request_id="r",
+            answers=None,
+            initiates=True,
+            success=success,
+            amount=50000,
+            at=self._clock.now(),
+        )
+        event = replace(event, **details)  # type: ignore[arg-type]
+        begun = collection.begun or success
+        begun_at = collection.begun_at or (event.at if success else None)
+        self.change(
+            transaction_id,
+            collection=Collection(begun=begun, begun_at=begun_at, events=(*collection.events, event)),
+        )
+
+    def _planned(self, verb: str) -> object:
+        steps = self.plan.get(verb)
+        if not steps:
+            return None
+        step = steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step()
+
+    async def read(self, transaction_id: str) -> Transaction:
+        self.reads.append(transaction_id)
+        self._planned("read")
+        return replace(self.transactions[transaction_id], read_at=self._clock.now())
+
+    async def resolve(self, transaction: Transaction) -> Resolution:
+        self._planned("resolve")
+        if transaction.findings:
+            return Resolution(channel=transaction.findings[0].value, decided_by=transaction.findings[0].level)
+        return Resolution(channel="kravia", decided_by=DecidedBy.SETTING)
+
+    async def invoice(self, url: str) -> bytes:
+        self.documents.append(url)
+        planned = self._planned("invoice")
+        return planned if isinstance(planned, bytes) else PDF
+
+    async def capture(self, request: CaptureRequest) -> CaptureAnswer:
+        self.captures.append(request)
+        planned = self._planned("capture")
+        if isinstance(planned, CaptureAnswer):
+            return planned
+        if self.transactions[request.transaction_id].collection.begun:
+            raise PermanentFailure("Dintero answered 400: captured already")
+        self.begin(request.transaction_id, request.reference)
+        return CaptureAnswer(transaction=self.transactions[request.transaction_id])
+
+
+class FakeChannel:
+    """A channel that keeps what it is given; `plan` holds failures to raise (or a function to call) first."""
+
+    name = "email"
+    template = "mail"
+
+    def __init__(self) -> None:
+        self.sent: list[Composed] = []
+        self.plan: list[Exception | Callable[[], None]] = []
+
+    def recipient(self, transaction: Transaction, *, to: str | None = None) -> Recipient:
+        address = to or (transaction.billing.email if transaction.billing else None)
+        if address is None:
+            raise PermanentFailure("no usable e-mail address")
+        return Recipient(address=address, key=hashlib.sha256(address.encode()).hexdigest(), masked="o***@x.example")
+
+    def compose(self, message: Message, document: bytes, recipient: Recipient, intent: Intent) -> Composed:
+        content = f"{intent.key} {intent.dated} {message.text}".encode() + document
+        digest = hashlib.sha256(content).hexdigest()
+        return Composed(recipient=recipient, message_id=f"<{intent.key}@x>", content=content, sha256=digest)
+
+    async def send(self, composed: Composed) -> Receipt:
+        if self.plan:
+            step = self.plan.pop(0)
+            if isinstance(step, Exception):
+                raise step
+            step()
+        self.sent.append(composed)
+        return Receipt(answer="250 2.0.0 queued as 1")
+
+    async def check(self) -> str:
+        return "fine"
+
+
+class FakeRenderer:
+    """Renders a line of text; `text` may be changed between two sends."""
+
+    def __init__(self) -> None:
+        self.text = "an invoice"
+
+    def render(self, template: str, transaction: Transaction, *, purpose: Purpose, recipient: Recipient) -> Message:
+        copy = " again" if purpose is Purpose.RESEND else ""
+        return Message(locale="nb", subject=template, text=f"{self.text}{copy} for {transaction.invoice_number}")
+
+
+class FakeInspector:
+    """Finds one page in everything."""
+
+    async def inspect(self, document: bytes) -> int:
+        assert document
+        return 1

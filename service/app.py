@@ -1,0 +1,386 @@
+"""Opens, wires and closes every part; the only file that knows them all."""
+
+import asyncio
+import importlib
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from time import monotonic
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from service.channels import BUILT_IN
+from service.decide import Rules
+from service.delivery import Channel, ChannelContext, Clock, DeliveryFailure, Outcome, Store, StoreUnavailable
+from service.dintero.callback import Authenticator
+from service.dintero.client import CAPTURE_TIMEOUT, Dintero, open_dintero
+from service.metrics import Metrics
+from service.pdf import open_inspector
+from service.pipeline import Pipeline
+from service.record_json import delivery_json
+from service.render import TemplateRenderer, open_renderer
+from service.settings import Settings
+from service.store import migrate as migrate_store
+from service.store import open_store
+from service.web.callback import public_app
+from service.web.health import admin_app
+from service.worker import Worker
+
+_log = structlog.get_logger()
+
+
+class SystemClock:
+    """The machine's time."""
+
+    offset = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class CannotStart(Exception):
+    """The settings are well-formed but do not work; the text says what is wrong and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """Everything that is open."""
+
+    store: Store
+    payments: Dintero
+    channels: tuple[Channel, ...]
+    worker: Worker
+    metrics: Metrics
+    public: ASGIApp
+    admin: ASGIApp
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings, *, clock: Clock | None = None, jitter: Callable[[], float] = random.random
+) -> AsyncIterator[App]:
+    """Open the service with these settings; tests enter the same one, with a clock that they move."""
+    clock = clock or SystemClock()
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        renderer = renderer_of(settings)
+        store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
+        payments = await stack.enter_async_context(dintero_of(settings, clock))
+        channels = [await stack.enter_async_context(opened) for opened in channels_of(settings, clock)]
+        rules = rules_of(settings)
+        pipeline = Pipeline(
+            store=store,
+            payments=payments,
+            channels=channels,
+            renderer=renderer,
+            inspector=await stack.enter_async_context(open_inspector()),
+            rules=rules,
+            clock=clock,
+            jitter=jitter,
+            metrics=metrics,
+        )
+        worker = Worker(
+            store=store,
+            pipeline=pipeline,
+            rules=rules,
+            clock=clock,
+            metrics=metrics,
+            account_id=settings.account_id,
+            channels=tuple(channel.name for channel in channels),
+            concurrency=settings.concurrency,
+            lease=settings.lease_seconds,
+            stop_grace=settings.stop_grace,
+        )
+        yield App(
+            store=store,
+            payments=payments,
+            channels=tuple(channels),
+            worker=worker,
+            metrics=metrics,
+            public=public_app(
+                authenticate=authenticator_of(settings).arrival,
+                store=store,
+                wake=worker.wake,
+                metrics=metrics,
+                clock=clock,
+                prefixes=prefixes_of(settings),
+            ),
+            admin=admin_app(store=store, metrics=metrics),
+        )
+
+
+# --- parts from settings ---------------------------------------------------------------------------------------------
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return what decides, out of the settings."""
+    return Rules(
+        order=settings.capture_order,
+        retry_delays=settings.retry_delays,
+        give_up_after=settings.give_up_after,
+        capture_give_up_after=settings.capture_give_up_after,
+        unconfirmed_retries=settings.unconfirmed_retries,
+        unconfirmed_delay=settings.unconfirmed_delay,
+        capture_timeout=CAPTURE_TIMEOUT,
+    )
+
+
+def renderer_of(settings: Settings) -> TemplateRenderer:
+    """Read and try all templates; raises `CannotStart`."""
+    return open_renderer(
+        brand=settings.brand,
+        templates_dir=settings.templates_dir,
+        locale=settings.locale,
+        timezone=settings.timezone,
+    )
+
+
+def dintero_of(settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Dintero]:
+    """Return the provider's client, not yet open."""
+    return open_dintero(
+        account_id=settings.account_id,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret.get_secret_value(),
+        checkout_url=settings.checkout_url,
+        api_url=settings.api_url,
+        file_hosts=settings.file_hosts,
+        max_pdf_bytes=settings.max_pdf_bytes,
+        invoice_channel=settings.invoice_channel,
+        clock=clock,
+        version=version("merchant-delivery"),
+    )
+
+
+def authenticator_of(settings: Settings) -> Authenticator:
+    """Return what tells an authentic callback from a forged one."""
+    return Authenticator(
+        account_id=settings.account_id,
+        secrets=tuple(secret.get_secret_value() for secret in settings.signature_secrets),
+        public_urls=settings.public_url,
+        tolerance=settings.signature_tolerance,
+    )
+
+
+def prefixes_of(settings: Settings) -> tuple[str, ...]:
+    """Return the path prefixes that a proxy may keep or strip."""
+    paths = ("/" + url.split("://", 1)[1].partition("/")[2] for url in settings.public_url)
+    return tuple(path.rstrip("/") for path in paths if path != "/")
+
+
+def channels_of(settings: Settings, clock: Clock) -> list[AbstractAsyncContextManager[Channel]]:
+    """Return the channels in order of preference, not yet open; raises `CannotStart`."""
+    return [_channel(name, settings, clock) for name in settings.channels]
+
+
+def _channel(name: str, settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Channel]:
+    module, _, factory = BUILT_IN.get(name, name).partition(":")
+    try:
+        opener = getattr(importlib.import_module(module), factory)
+    except (ImportError, AttributeError) as exc:
+        raise CannotStart(f"DELIVERY_CHANNELS: {name} cannot be imported: {exc}") from exc
+    opened: AbstractAsyncContextManager[Channel]
+    if name != "email":
+        environ = tuple((key, value) for key, value in os.environ.items() if key.startswith("DELIVERY_"))
+        opened = opener(ChannelContext(account_id=settings.account_id, clock=clock, environ=environ))
+        return opened
+    assert settings.smtp_url is not None
+    assert settings.mail_from is not None
+    opened = opener(
+        account_id=settings.account_id,
+        smtp_url=settings.smtp_url.get_secret_value(),
+        mail_from=settings.mail_from,
+        reply_to=settings.mail_reply_to,
+        bcc=settings.mail_bcc,
+        redirect_to=settings.redirect_to.email if settings.redirect_to else None,
+        connections=settings.concurrency,
+        clock=clock,
+    )
+    return opened
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to us: uvicorn would raise SIGTERM again when it has stopped serving."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """Return a server for an application; it is started with sockets that are bound already."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=10
+    )
+    return _Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind; raises `CannotStart` when the port is taken or may not be used."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(found[0], found[1])
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(found[4])
+    except OSError as exc:
+        raise CannotStart(f"cannot listen on {host} port {port}: {exc.strerror or exc}") from exc
+    bound.setblocking(False)
+    return bound
+
+
+def serve(settings: Settings, *, host: str, port: int, worker: bool) -> int:
+    """Run HTTP and, if asked to, the worker, until SIGTERM or SIGINT; return the exit status."""
+    faces = [("public", host, port)]
+    return asyncio.run(_run(settings, faces, worker=worker))
+
+
+def work(settings: Settings) -> int:
+    """Run the worker alone, with the admin port if there is one, until SIGTERM or SIGINT; return the exit status."""
+    return asyncio.run(_run(settings, [], worker=True))
+
+
+async def _run(settings: Settings, faces: list[tuple[str, str, int]], *, worker: bool) -> int:
+    if settings.admin_port is not None:
+        faces = [*faces, ("admin", settings.admin_host, settings.admin_port)]
+    bound = [(face, listen(host, port)) for face, host, port in faces]
+    async with open_app(settings) as app:
+        stop = stop_on_signals()
+        servers = [(server_of(app.public if face == "public" else app.admin), sock) for face, sock in bound]
+        running = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
+        if worker:
+            running.append(asyncio.create_task(app.worker.run()))
+        _log.info("service.started", version=version("merchant-delivery"), worker=worker)
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, *running}, return_when=asyncio.FIRST_COMPLETED)
+        asked = stopping.done()
+        stopping.cancel()
+        app.worker.stop()
+        for server, _ in servers:
+            server.should_exit = True
+        await asyncio.gather(*running)
+        _log.info("service.stopped")
+    return 0 if asked else 1
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    return stop
+
+
+# --- single commands -------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_record(settings: Settings) -> AsyncIterator[Store]:
+    """Open the record alone, as the `deliveries` commands want it; the schema must be there."""
+    async with open_store(settings.database_url.get_secret_value(), clock=SystemClock(), migrate=False) as store:
+        yield store
+
+
+def migrate(settings: Settings) -> str:
+    """Bring the schema up to date; return a line that says what was done."""
+    return migrate_store(settings.database_url.get_secret_value())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """One thing that `check` tried."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+async def check(settings: Settings) -> list[CheckResult]:
+    """Try the settings for real: templates, store, token, channels, public URL."""
+    clock = SystemClock()
+    results = [await _tried("templates", _check_templates(settings)), await _tried("store", _check_store(settings))]
+    try:
+        channels = channels_of(settings, clock)
+    except CannotStart as exc:
+        results.append(CheckResult(name="channels", ok=False, detail=str(exc)))
+        channels = []
+    async with AsyncExitStack() as stack:
+        payments = await stack.enter_async_context(dintero_of(settings, clock))
+        results.append(await _tried("token", payments.check()))
+        for opened in channels:
+            channel = await stack.enter_async_context(opened)
+            results.append(await _tried(f"channel {channel.name}", channel.check()))
+        results.extend([await _tried("public URL", payments.reach(f"{url}/livez")) for url in settings.public_url])
+    return results
+
+
+async def _tried(name: str, trying: Awaitable[str]) -> CheckResult:
+    try:
+        return CheckResult(name=name, ok=True, detail=await trying)
+    except DeliveryFailure as exc:
+        return CheckResult(name=name, ok=False, detail=exc.reason)
+    except (StoreUnavailable, CannotStart) as exc:
+        return CheckResult(name=name, ok=False, detail=str(exc))
+
+
+async def _check_templates(settings: Settings) -> str:
+    renderer_of(settings)
+    return "every template renders in every language"
+
+
+async def _check_store(settings: Settings) -> str:
+    async with open_store(settings.database_url.get_secret_value(), clock=SystemClock()) as store:
+        await store.ping()
+    return "answers and commits"
+
+
+# --- the demo's view -------------------------------------------------------------------------------------------------
+
+
+class DemoService:
+    """The service as the demo runs it, in its process and on its port."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.asgi = app.public
+
+    async def record(self, transaction_id: str) -> str | None:
+        """Return a delivery with its history as JSON text."""
+        import json  # noqa: PLC0415
+
+        found = await self._app.store.find(transaction_id)
+        if not found:
+            return None
+        history = await self._app.store.history(found[0].id)
+        return json.dumps(delivery_json(found[0], history), ensure_ascii=False)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            await self._app.worker.run()
+        finally:
+            self._app.worker.stop()
+
+
+@asynccontextmanager
+async def demo_service(env: Mapping[str, str]) -> AsyncIterator[DemoService]:
+    """Open the service with these settings and nothing of the caller's environment."""
+    from service.settings import Need, load_settings  # noqa: PLC0415
+
+    async with open_app(load_settings(env, need=Need.SERVE)) as app:
+        yield DemoService(app)

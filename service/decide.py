@@ -1,0 +1,298 @@
+"""What comes next for a delivery: pure functions of the record, the transaction and the time; nothing here acts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from service.delivery import (
+    PROVIDER_LANE,
+    AccountFailure,
+    BadDocument,
+    Capture,
+    CaptureOrder,
+    DecidedBy,
+    Delivery,
+    Outcome,
+    PermanentFailure,
+    Purpose,
+    Resolution,
+    Send,
+    Settled,
+    Standing,
+    Transaction,
+    TransientFailure,
+    UnconfirmedFailure,
+)
+from service.privacy import scrub
+
+OURS = frozenset({"kravia.invoice_b2b", "kravia.invoice_b2c"})
+NEVER_COMPLETED_AFTER = timedelta(hours=24)
+LOOK_AGAIN_AFTER = 3600.0
+LONGEST_DELAY = 86400.0
+IN_DOUBT = frozenset({Settled.OPEN, Settled.UNCONFIRMED})
+_ENDED = {
+    Standing.VOIDED: "voided",
+    Standing.DECLINED: "declined",
+    Standing.FAILED: "failed",
+    Standing.REFUNDED: "refunded",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The settings that decide; durations in seconds."""
+
+    order: CaptureOrder
+    retry_delays: tuple[float, ...]
+    give_up_after: float
+    capture_give_up_after: float
+    unconfirmed_retries: int
+    unconfirmed_delay: float
+    capture_timeout: float  # how long a capture request may still take effect after its answer was lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Look again later. Without `seconds` the retry schedule says when."""
+
+    reason: str
+    lane: str | None = None
+    runs: bool = True  # whether the give-up clock runs meanwhile
+    seconds: float | None = None
+    retry_after: float | None = None
+    no_send: bool = False  # a wake-up may bring the look forward, but not the send
+    document: bool = False  # the document would not do: once through the schedule is enough
+    nothing_yet: bool = False  # giving up on this leaves it open to a later callback
+    alarm: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Nothing more is to be done, or a person is needed."""
+
+    outcome: Outcome
+    reason: str | None = None
+    look_again_in: float | None = None
+    waiting: bool = False
+    alarm: str | None = None
+    voided: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliver:
+    """Send the message; `again` is the send in doubt that is repeated to the byte."""
+
+    purpose: Purpose
+    again: Send | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartCapture:
+    """Ask the provider to capture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """Everything is ready, but all slots of that lane are taken."""
+
+    lane: str
+
+
+Ending = Wait | Close | Requeue
+Decision = Ending | Deliver | StartCapture
+
+
+def by_standing(delivery: Delivery, transaction: Transaction, *, in_doubt: bool, now: datetime) -> Wait | Close | None:
+    """Say what the product and the status alone decide; None from AUTHORIZED on."""
+    word = transaction.product_type or transaction.product
+    if word and not word.startswith("kravia") and transaction.product != "kravia":
+        return Close(outcome=Outcome.SKIPPED, reason=f"not a Kravia invoice but {scrub(word)}")
+    if ended := _ENDED.get(transaction.standing):
+        had_it = delivery.delivered_at is not None or in_doubt
+        return Close(
+            outcome=Outcome.CANCELLED,
+            reason=f"{ended} at Dintero" + (" after the customer had the invoice" if had_it else ""),
+            alarm="alarm.voided_after_delivery" if had_it else None,
+            voided=transaction.standing is Standing.VOIDED,
+        )
+    if transaction.standing is Standing.INITIATED:
+        begun = transaction.created_at or delivery.received_at
+        if now - begun >= NEVER_COMPLETED_AFTER:
+            return Close(outcome=Outcome.SKIPPED, reason="never completed by the customer", waiting=True)
+        return Wait(reason="the customer has not finished", runs=False, nothing_yet=True)
+    if transaction.standing is Standing.HELD:
+        return Wait(reason="on hold at Dintero", runs=False, nothing_yet=True)
+    if transaction.standing is Standing.UNKNOWN:
+        return Wait(reason=f"unknown status {scrub(transaction.status)} at Dintero", nothing_yet=True)
+    return None
+
+
+def by_ownership(transaction: Transaction, resolution: Resolution) -> Close | None:
+    """Say whether the invoice is somebody else's to deliver; None when it is ours."""
+    if transaction.product_type not in OURS:
+        return Close(
+            outcome=Outcome.SKIPPED, reason=f"{scrub(transaction.product_type) or 'this product'} is not delivered here"
+        )
+    if resolution.channel == "merchant":
+        return None
+    by_default = resolution.decided_by is DecidedBy.SETTING
+    where = "nothing at Dintero says who delivers" if by_default else f"set in the {resolution.decided_by}"
+    return Close(
+        outcome=Outcome.SKIPPED,
+        reason=f"invoice channel is {scrub(resolution.channel)} ({where})",
+        look_again_in=LOOK_AGAIN_AFTER if by_default else None,
+    )
+
+
+def by_content(transaction: Transaction) -> Wait | Close | None:
+    """Say whether an invoice that is ours can be delivered at all, as the provider describes it."""
+    if transaction.amount is None or transaction.amount <= 0:
+        shown = "missing or not an integer" if transaction.amount is None else str(transaction.amount)
+        return Close(outcome=Outcome.FAILED, reason=f"the amount is {shown}")
+    if transaction.collection.partial is not None:
+        shares = f"{transaction.collection.partial} of {transaction.amount}"
+        return Close(outcome=Outcome.FAILED, reason=f"{shares} (minor units) captured by someone else")
+    if transaction.currency is None:
+        return Close(outcome=Outcome.FAILED, reason="the currency is missing")
+    if not transaction.invoice_number or not transaction.invoice_url:
+        missing = "number" if not transaction.invoice_number else "document"
+        return Wait(reason=f"no invoice {missing} at Dintero yet", nothing_yet=True)
+    return None
+
+
+def delivered(delivery: Delivery, sends: Sequence[Send]) -> bool:
+    """Tell whether this round is delivered: an accepted send of it, or a first round that a person stated."""
+    if delivery.round == 0 and delivery.delivered_at is not None:
+        return True
+    return any(send.round == delivery.round and send.outcome is Settled.ACCEPTED for send in sends)
+
+
+def next_effect(
+    delivery: Delivery, transaction: Transaction, sends: Sequence[Send], rules: Rules, now: datetime
+) -> Decision:
+    """Say which effect comes first; `now` is the database's clock, for it is compared with the record's times."""
+    has_it, begun = delivered(delivery, sends), transaction.collection.begun
+    if transaction.collection.paid and delivery.delivered_at is None and not has_it:
+        return Close(outcome=Outcome.SKIPPED, reason="already paid")
+    if has_it and begun:
+        return Close(outcome=Outcome.COMPLETED)
+    capture_first = rules.order is CaptureOrder.BEFORE_DELIVERY and not begun
+    if has_it or capture_first:
+        return StartCapture()
+    return next_send(delivery, sends, rules, now)
+
+
+def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: datetime) -> Decision:
+    """Say whether a message may go now; a send in doubt has its own bounded repeats."""
+    doubtful = [send for send in sends if send.round == delivery.round and send.outcome in IN_DOUBT]
+    if doubtful:
+        used = sum(send.purpose is Purpose.REPEAT for send in doubtful)
+        if used >= rules.unconfirmed_retries:
+            return Close(
+                outcome=Outcome.FAILED,
+                reason="it is not known whether the customer got it; find out, then `deliveries resend` if not",
+                alarm="alarm.unconfirmed",
+            )
+        left = (doubtful[-1].begun_at - now).total_seconds() + rules.unconfirmed_delay
+        if left > 0:
+            return Wait(reason="it is not known whether the last send arrived", seconds=left, no_send=True)
+    if delivery.no_send_before and delivery.no_send_before > now:
+        left = (delivery.no_send_before - now).total_seconds()
+        return Wait(reason=delivery.reason or "not to be sent yet", seconds=left, no_send=True)
+    if doubtful:
+        return Deliver(purpose=Purpose.REPEAT, again=doubtful[-1])
+    return Deliver(purpose=Purpose.RESEND if delivery.round else Purpose.FIRST)
+
+
+def open_capture(captures: Sequence[Capture]) -> Capture | None:
+    """Return the capture whose effect is not known yet, if there is one."""
+    waiting = (Settled.OPEN, Settled.UNCONFIRMED, Settled.PENDING)
+    return next((capture for capture in reversed(captures) if capture.outcome in waiting), None)
+
+
+def resolve_capture(capture: Capture, transaction: Transaction, rules: Rules, now: datetime) -> Capture | Wait:
+    """Say what a read transaction tells of a capture in doubt: how it ended, or that it must be waited for."""
+    own = [
+        event
+        for event in transaction.collection.events
+        if event.reference == capture.reference
+        or (capture.event_request_id is not None and event.answers == capture.event_request_id)
+    ]
+    if transaction.collection.begun:
+        event = next((event for event in own if event.success), None)
+        detail = None if event else "collection has begun"
+        return replace(capture, outcome=Settled.ACCEPTED, event_id=event.id if event else None, detail=detail)
+    if capture.outcome is Settled.PENDING:
+        answer = next((e for e in reversed(own) if e.answers == capture.event_request_id and not e.success), None)
+        if answer is None:
+            return Wait(reason="the capture is accepted by Dintero but not carried out yet", lane=PROVIDER_LANE)
+        return replace(capture, outcome=Settled.REFUSED, event_id=answer.id, detail=answer.error)
+    left = (capture.begun_at - now).total_seconds() + rules.capture_timeout
+    if left > 0:
+        return Wait(reason="the answer to the capture was lost; reading again", lane=PROVIDER_LANE, seconds=left)
+    return replace(capture, outcome=Settled.REFUSED, detail="no trace of it at Dintero")
+
+
+def on_failure(failure: Exception, *, lane: str, no_send: bool = False, nothing_yet: bool = False) -> Wait | Close:
+    """Turn an adapter's failure into what comes next."""
+    if isinstance(failure, PermanentFailure):
+        return Close(outcome=Outcome.FAILED, reason=failure.reason)
+    if isinstance(failure, UnconfirmedFailure):
+        return Wait(reason=failure.reason, lane=lane, nothing_yet=nothing_yet)
+    assert isinstance(failure, TransientFailure), failure
+    ours = isinstance(failure, AccountFailure)
+    return Wait(
+        reason=failure.reason,
+        lane=lane,
+        runs=not ours,
+        retry_after=failure.retry_after,
+        no_send=no_send,
+        document=isinstance(failure, BadDocument),
+        nothing_yet=nothing_yet,
+        alarm="alarm.account_at_fault" if ours else None,
+    )
+
+
+def delay_of(wait: Wait, postponed: int, rules: Rules, jitter: Callable[[], float]) -> float:
+    """Return the seconds to wait: the schedule's, give or take a tenth, or longer when the other side says so."""
+    if wait.seconds is not None:
+        return wait.seconds
+    planned = rules.retry_delays[min(postponed, len(rules.retry_delays) - 1)] * (0.9 + 0.2 * jitter())
+    return max(planned, min(wait.retry_after or 0.0, LONGEST_DELAY))
+
+
+def gives_up(delivery: Delivery, wait: Wait, rules: Rules, now: datetime, *, has_it: bool) -> str | None:
+    """Return why no further attempt is made, or None; what the customer has may take longer to capture."""
+    if wait.document and delivery.postponed >= len(rules.retry_delays):
+        return wait.reason
+    limit = rules.capture_give_up_after if has_it else rules.give_up_after
+    if wait.runs and patience(delivery, now) >= limit:
+        return f"gave up after {_span(limit)}: {wait.reason}"
+    return None
+
+
+def patience(delivery: Delivery, now: datetime) -> float:
+    """Return the seconds that the give-up clock shows."""
+    running = max(0.0, (now - delivery.patience_since).total_seconds()) if delivery.patience_since else 0.0
+    return delivery.patience_used + running
+
+
+def tick(delivery: Delivery, now: datetime, *, runs: bool) -> Delivery:
+    """Set the give-up clock going, or stop it where it stands."""
+    if runs:
+        return delivery if delivery.patience_since else replace(delivery, patience_since=now)
+    return replace(delivery, patience_used=patience(delivery, now), patience_since=None)
+
+
+def progressed(delivery: Delivery) -> Delivery:
+    """Start the schedule and the give-up clock afresh, for a step has succeeded."""
+    return replace(
+        delivery, postponed=0, errors=0, patience_used=0.0, patience_since=None, no_send_before=None, reason=None
+    )
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:g} seconds"

@@ -1,0 +1,189 @@
+"""The payment provider as the core knows it: `Payments`, over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import quote
+
+from service.delivery import (
+    AccountFailure,
+    CaptureAnswer,
+    CaptureRequest,
+    ChannelDefault,
+    Clock,
+    PermanentFailure,
+    Resolution,
+    Transaction,
+    TransientFailure,
+    UnconfirmedFailure,
+)
+from service.dintero.access import FORBIDDEN, REQUEST_TIMEOUT, TOO_MANY, UNAUTHORIZED, Access, is_success, parsed
+from service.dintero.files import Files
+from service.dintero.ownership import Ownership
+from service.dintero.reading import identifier, members
+from service.dintero.transaction import parse_transaction
+from service.dintero.wire import Answer, AnswerLost, Timeouts, open_wire, place
+
+CAPTURE_TIMEOUT = 60.0
+"""Seconds after a capture was begun from which a read shows whether it took effect; our own time-out is shorter."""
+
+_OK = 200
+_ACCEPTED = 202
+_NOT_FOUND = 404
+_UNKNOWN_TO_US = (FORBIDDEN, _NOT_FOUND)
+_READING = "reading the transaction"
+_CAPTURING = "capturing"
+
+
+class Dintero:
+    """Implements `service.delivery.Payments`."""
+
+    def __init__(
+        self, *, access: Access, ownership: Ownership, files: Files, clock: Clock, account_id: str, checkout_url: str
+    ) -> None:
+        """Take the parts that `open_dintero` opened."""
+        self._access = access
+        self._ownership = ownership
+        self._files = files
+        self._clock = clock
+        self._account_id = account_id
+        self._checkout_url = checkout_url
+
+    async def read(self, transaction_id: str) -> Transaction:
+        """Return the transaction with its session; see `Payments`."""
+        at = place(f"{self._checkout_url}/transactions/{_segment(transaction_id)}?includes=session")
+        read_at = self._clock.now()
+        answer = await self._access.exchange("GET", at, doing=_READING)
+        if not is_success(answer.status):
+            raise self._unread(transaction_id, answer)
+        document = members(parsed(answer, _READING))
+        session_id = identifier(document.get("session_id"))
+        if session_id is not None and not members(document.get("session")):
+            document = {**document, "session": await self._session(session_id)}
+        transaction = parse_transaction(document, read_at=read_at)
+        if transaction.id != transaction_id:
+            raise TransientFailure("Dintero answered with another transaction")
+        return transaction
+
+    async def resolve(self, transaction: Transaction) -> Resolution:
+        """Return who delivers; see `Payments`."""
+        return await self._ownership.resolve(transaction)
+
+    async def invoice(self, url: str) -> bytes:
+        """Return the document; see `Payments` and `Files.fetch`."""
+        return await self._files.fetch(url)
+
+    async def capture(self, request: CaptureRequest) -> CaptureAnswer:
+        """Capture; see `Payments`. Whatever leaves open whether it took effect is an `UnconfirmedFailure`."""
+        at = place(f"{self._checkout_url}/transactions/{_segment(request.transaction_id)}/capture")
+        try:
+            # One bound around all of it, also a second try after a 401: CAPTURE_TIMEOUT rests on it.
+            async with asyncio.timeout(CAPTURE_TIMEOUT - 10):
+                answer = await self._access.exchange("POST", at, doing=_CAPTURING, json=_capture_body(request))
+        except AnswerLost as exc:
+            raise UnconfirmedFailure(exc.reason) from exc
+        except TimeoutError as exc:
+            raise UnconfirmedFailure(f"Dintero did not answer in time when {_CAPTURING}") from exc
+        return self._captured(request, answer)
+
+    async def check(self) -> str:
+        """Fetch a token for real and return a line on it; raises as `read` does."""
+        await self._access.token()
+        return f"the client credentials are accepted for {self._account_id}"
+
+    async def _session(self, session_id: str) -> object:
+        """Return the session; None when these credentials do not see it."""
+        doing = "reading the session"
+        at = place(f"{self._checkout_url}/sessions/{_segment(session_id)}")
+        answer = await self._access.exchange("GET", at, doing=doing)
+        if is_success(answer.status):
+            return parsed(answer, doing)
+        if answer.status in _UNKNOWN_TO_US:
+            return None
+        raise self._access.refused(answer, doing)
+
+    def _unread(self, transaction_id: str, answer: Answer) -> TransientFailure:
+        if answer.status == _NOT_FOUND:
+            return TransientFailure("not known at the provider (404)", retry_after=answer.retry_after)
+        if answer.status == FORBIDDEN and not transaction_id.startswith(f"{self._account_id}."):
+            # Another account's transaction says nothing of ours, and may not hold up all others.
+            return TransientFailure(self._access.reason(answer, _READING), retry_after=answer.retry_after)
+        return self._access.refused(answer, _READING)
+
+    def _captured(self, request: CaptureRequest, answer: Answer) -> CaptureAnswer:
+        if answer.status == _ACCEPTED and answer.event_request_id:
+            return CaptureAnswer(event_request_id=answer.event_request_id)
+        if answer.status == _OK:
+            return CaptureAnswer(transaction=self._shown(request, answer))
+        reason = self._access.reason(answer, _CAPTURING)
+        if answer.status in (UNAUTHORIZED, FORBIDDEN):
+            raise AccountFailure(reason, retry_after=answer.retry_after)
+        if answer.status == TOO_MANY or answer.status in range(300, 400):
+            raise TransientFailure(reason, retry_after=answer.retry_after)
+        if answer.status in range(400, 500) and answer.status != REQUEST_TIMEOUT:
+            raise PermanentFailure(reason)
+        raise UnconfirmedFailure(reason)  # a 5xx may come after the effect
+
+    def _shown(self, request: CaptureRequest, answer: Answer) -> Transaction:
+        try:
+            transaction = parse_transaction(parsed(answer, _CAPTURING), read_at=self._clock.now())
+        except TransientFailure as exc:
+            raise UnconfirmedFailure(exc.reason) from exc
+        if transaction.id != request.transaction_id:
+            raise UnconfirmedFailure("Dintero answered with another transaction when capturing")
+        return transaction
+
+
+@asynccontextmanager
+async def open_dintero(
+    *,
+    account_id: str,
+    client_id: str,
+    client_secret: str,
+    checkout_url: str,
+    api_url: str,
+    file_hosts: tuple[str, ...],
+    max_pdf_bytes: int,
+    invoice_channel: ChannelDefault,
+    clock: Clock,
+    version: str,
+    timeouts: Timeouts | None = None,
+) -> AsyncIterator[Dintero]:
+    """Open the provider. Raises `ValueError` when one of the two URLs is none."""
+    checkout, timeouts = checkout_url.rstrip("/"), timeouts or Timeouts()
+    async with AsyncExitStack() as stack:
+        wire = await stack.enter_async_context(open_wire(clock=clock, version=version, timeouts=timeouts))
+        access = Access(
+            wire,
+            clock,
+            account_id=account_id,
+            client_id=client_id,
+            client_secret=client_secret,
+            checkout_url=checkout,
+            api_url=api_url,
+        )
+        stack.push_async_callback(access.aclose)
+        ownership = Ownership(access, clock, checkout_url=checkout, default=invoice_channel)
+        stack.push_async_callback(ownership.aclose)
+        yield Dintero(
+            access=access,
+            ownership=ownership,
+            files=Files(access, hosts=file_hosts, max_bytes=max_pdf_bytes, timeout=timeouts.file),
+            clock=clock,
+            account_id=account_id,
+            checkout_url=checkout,
+        )
+
+
+def _segment(identity: str) -> str:
+    """Return an id as one segment of a path; raises `PermanentFailure` for what a server would take for a way up."""
+    if not identity.strip("."):
+        raise PermanentFailure("not an id")
+    return quote(identity, safe="")
+
+
+def _capture_body(request: CaptureRequest) -> dict[str, object]:
+    body: dict[str, object] = {"amount": request.amount, "capture_reference": request.reference}
+    if request.lines:
+        body["items"] = [{"line_id": line.line_id, "amount": line.amount} for line in request.lines]
+    return body

@@ -1,0 +1,108 @@
+"""The figures that `/metrics` shows, and the plain calls by which everybody counts."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from service.delivery import Counts, Outcome, Received
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+CALLBACK_RESULTS: Final = (
+    *Received,
+    "error_report",
+    "forged",
+    "stale",
+    "unusable",
+    "too_large",
+    "unavailable",
+)
+_PREFIX = "merchant_delivery_"
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """One process's counters, in a registry of their own. What only the record knows (open, due) comes with `render`."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._callbacks = self._counter("callbacks", "Callbacks by what became of them.", "result")
+        self._closed = self._counter("closed", "Deliveries that this process closed.", "outcome")
+        self._sends = self._counter("sends", "Messages by how their sending ended.", "channel", "outcome")
+        self._captures = self._counter("captures", "Captures by how they ended.", "outcome")
+        self._alarms = self._counter("alarms", "Events that a person should know.", "alarm")
+        self._steps = Histogram(
+            f"{_PREFIX}step_seconds", "Duration of steps.", ["step"], registry=self._registry, buckets=_BUCKETS
+        )
+        for result in CALLBACK_RESULTS:  # a counter that is missing until its first event cannot be watched for it
+            self._callbacks.labels(result)
+
+    def callback(self, result: str) -> None:
+        """Count a callback by what became of it, one of `CALLBACK_RESULTS`."""
+        self._callbacks.labels(result).inc()
+
+    def step(self, step: str, seconds: float) -> None:
+        """Count a step of a delivery and how long it took."""
+        self._steps.labels(step).observe(seconds)
+
+    def closed(self, outcome: str) -> None:
+        """Count a delivery that this process closed."""
+        self._closed.labels(outcome).inc()
+
+    def send(self, channel: str, outcome: str) -> None:
+        """Count a send by how it ended: `accepted`, `refused`, `unconfirmed`."""
+        self._sends.labels(channel, outcome).inc()
+
+    def capture(self, outcome: str) -> None:
+        """Count a capture by how it ended: `accepted`, `refused`, `unconfirmed`, `pending`."""
+        self._captures.labels(outcome).inc()
+
+    def alarm(self, name: str) -> None:
+        """Count an event `alarm.<name>`; the name may be given with or without its first word."""
+        self._alarms.labels(name.removeprefix("alarm.")).inc()
+
+    def render(self, counts: Counts | None) -> bytes:
+        """Return the Prometheus text; without `counts` (no answer from the store) the record's figures are missing."""
+        own = generate_latest(self._registry)
+        return own if counts is None else own + generate_latest(_Figures(counts))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, text, labels, registry=self._registry)
+
+
+class _Figures(Collector):
+    """What the record knows, as gauges made for one reply."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        return _gauges(self._counts)
+
+
+def _gauges(counts: Counts) -> Iterator[Metric]:
+    deliveries = GaugeMetricFamily(_PREFIX + "deliveries", "Deliveries in the record by outcome.", labels=["outcome"])
+    known = dict(counts.outcomes)
+    for outcome in Outcome:
+        deliveries.add_metric([outcome], known.get(outcome, 0))
+    yield deliveries
+    yield GaugeMetricFamily(_PREFIX + "due", "Deliveries that are due.", value=counts.due)
+    yield GaugeMetricFamily(
+        _PREFIX + "overdue", "Deliveries that have been due for more than five minutes.", value=counts.overdue
+    )
+    yield GaugeMetricFamily(
+        _PREFIX + "oldest_open_age_seconds",
+        "Seconds since the oldest open delivery was received; 0 when none is open.",
+        value=counts.oldest_open_age or 0.0,
+    )

@@ -1,0 +1,78 @@
+"""The child process that opens PDF documents, run as a script: it knows pypdf and nothing of the service.
+
+It says `ready`, then reads documents from standard input, each after its length in eight bytes, and answers each with
+a line of JSON: `{"pages": 3}` or `{"problem": "it is encrypted"}`.
+"""
+
+import io
+import json
+import logging
+import os
+import resource
+import struct
+import sys
+import time
+from typing import BinaryIO
+
+_LENGTH = struct.Struct(">Q")
+_TAIL = 1024  # bytes from the end within which a whole PDF has its end mark
+
+
+def main() -> None:
+    """Answer until standard input ends. Arguments: address space in bytes, processor seconds per document."""
+    memory, seconds = int(sys.argv[1]), int(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    logging.disable(logging.CRITICAL)
+    import pypdf  # noqa: F401, PLC0415 - before the limit, so that it is never the import that meets it
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, memory)
+    _say(answers, "ready")
+    while (document := _next(sys.stdin.buffer)) is not None:
+        _limit(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
+        try:
+            _say(answers, json.dumps(_look(document)))
+        except MemoryError:
+            _say(answers, json.dumps({"problem": "it needs too much memory to open"}))
+            return  # what is left of the memory would fail the next one
+
+
+def _look(document: bytes) -> dict[str, object]:
+    from pypdf import PdfReader  # noqa: PLC0415
+
+    if b"%%EOF" not in document[-_TAIL:]:
+        return {"problem": "it is cut short"}  # pypdf may find an earlier end in it and make do with that
+    try:
+        reader = PdfReader(io.BytesIO(document))
+        if reader.is_encrypted:
+            return {"problem": "it is encrypted"}
+        pages = sum(1 for page in reader.pages if page.mediabox is not None)
+    except MemoryError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever a hostile document makes of a parser, it cannot be opened
+        return {"problem": f"it cannot be opened ({type(exc).__name__})"}
+    return {"pages": pages} if pages else {"problem": "it has no pages"}
+
+
+def _limit(what: int, most: int) -> None:
+    """Lower the soft limit only: the next document may need a higher one."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _next(documents: BinaryIO) -> bytes | None:
+    header = documents.read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(header)
+    return documents.read(length)
+
+
+def _say(answers: BinaryIO, line: str) -> None:
+    answers.write(line.encode() + b"\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Where the text of settings comes from: the environment, `.env`, and the files that `X_FILE` names."""
+
+import difflib
+import os
+import unicodedata
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+PREFIX = "DELIVERY_"
+_FILE = "_FILE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The text of each setting by its lower-case name, and what was wrong on the way to it."""
+
+    values: Mapping[str, str]
+    mistakes: Mapping[str, str]  # by the full name that a person would look for
+    warnings: tuple[str, ...]
+
+
+def gather(env: Mapping[str, str] | None, *, names: Collection[str], secrets: Collection[str]) -> Given:
+    """Return what is given of `names`, of `secrets` also through a file; `env` stands in for environment and `.env`.
+
+    Empty values count as not given. Of two places the environment wins.
+    """
+    mistakes: dict[str, str] = {}
+    if env is None:
+        env = {**_dotenv(mistakes), **_filled(os.environ)}
+    known = {PREFIX + name.upper(): name for name in names}
+    files = {PREFIX + name.upper() + _FILE: name for name in secrets if name in names}
+    values: dict[str, str] = {}
+    for full, text in _filled(env).items():
+        if full in files:
+            _take_file(full, text, files[full], values, mistakes)
+    for full, text in _filled(env).items():
+        if full in known:
+            _take(full, text, known[full], values, mistakes, is_secret=known[full] in secrets)
+    return Given(values=values, mistakes=mistakes, warnings=_strangers(env, {*known, *files}))
+
+
+def _filled(env: Mapping[str, str]) -> dict[str, str]:
+    return {full: text for full, text in env.items() if full.startswith(PREFIX) and text.strip()}
+
+
+def _dotenv(mistakes: dict[str, str]) -> dict[str, str]:
+    """Read `.env` as it stands: a `$` in a password is a dollar sign."""
+    try:
+        found = dotenv_values(".env", interpolate=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as exc:
+        mistakes[".env"] = f"cannot be read ({type(exc).__name__})"
+        return {}
+    return _filled({full: text for full, text in found.items() if text is not None})
+
+
+def _take_file(full: str, path: str, name: str, values: dict[str, str], mistakes: dict[str, str]) -> None:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        mistakes[full] = f"names a file that cannot be read ({type(exc).__name__})"
+        return
+    text = text.removesuffix("\n").removesuffix("\r")
+    if text.strip():
+        _take(full, text, name, values, mistakes, is_secret=True)
+
+
+def _take(
+    full: str, text: str, name: str, values: dict[str, str], mistakes: dict[str, str], *, is_secret: bool
+) -> None:
+    other = full + _FILE
+    if name in values or other in mistakes:
+        mistakes[full] = f"is given twice: by its own name and by {other}"
+    elif any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in text.strip()):
+        mistakes[full] = "holds a line break, another control character, or what is not UTF-8"
+    else:
+        values[name] = text if is_secret else text.strip()
+
+
+def _strangers(env: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
+    def line(full: str) -> str:
+        near = difflib.get_close_matches(full, known, n=1, cutoff=0.8)
+        return f"{full} is not a setting" + (f"; is it {near[0]} that is meant?" if near else "")
+
+    return tuple(line(full) for full in sorted(env) if full.startswith(PREFIX) and full not in known)

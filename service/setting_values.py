@@ -1,0 +1,253 @@
+"""What the text of one setting may be, and the value it becomes; each raises `ValueError` without the value."""
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from service.delivery import ChannelDefault, Mailbox
+
+LARGEST_LOGO = 512 * 1024
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PRODUCTS = ("kravia.invoice_b2b", "kravia.invoice_b2c", "kravia.invoice_b2b_grouped")
+_DELIVERERS = ("merchant", "kravia")
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?]+(\?.*)?")
+_POSTGRESQL = re.compile(r"postgresql://([^@/]*@)?(\[[^\]]+\]|[^/:?#@]*)(:\d+)?/[^/?]+(\?.*)?")
+_MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]+)>")
+_TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """Where every message goes instead of to the customer; the number is E.164."""
+
+    email: str | None = None
+    phone: str | None = None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return what stands between the commas, each once, without what is empty."""
+    return tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
+
+
+def truth(text: str) -> bool:
+    try:
+        return _TRUTHS[text.casefold()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+def account_id(text: str) -> str:
+    if not re.fullmatch(r"[TP][0-9]{8}", text):
+        raise ValueError("must be T (a test account) or P (a live one) and eight digits")
+    return text
+
+
+def seconds(text: str) -> float:
+    """Return a finite number of seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise ValueError("must be a number of seconds, such as 60 or 0.5")
+    return value
+
+
+def some_seconds(text: str) -> float:
+    """Return a finite number of seconds above 0."""
+    value = seconds(text)
+    if value == 0:
+        raise ValueError("must be above 0 seconds")
+    return value
+
+
+def delays(text: str) -> tuple[float, ...]:
+    return tuple(some_seconds(part.strip()) for part in text.split(","))
+
+
+def whole(text: str, *, least: int, most: int) -> int:
+    value = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
+    if not least <= value <= most:
+        raise ValueError(f"must be a whole number from {least} to {most}")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def base_url(text: str) -> str:
+    """Return an address to which paths are added: https, or http on a loopback host; no slash at its end."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError("is no address that can be read: https://host/path") from None
+    if parts.scheme not in {"https", "http"} or not host or not text.isascii() or re.search(r"\s", text):
+        raise ValueError("must be an address such as https://host/path")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError("must be https (http is for a loopback host only)")
+    if parts.username is not None or parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise ValueError("must hold no user, no query and no fragment")
+    return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
+
+
+def base_urls(text: str) -> tuple[str, ...]:
+    if not words(text):
+        raise ValueError("must be at least one address")
+    return tuple(dict.fromkeys(base_url(word) for word in words(text)))
+
+
+def website(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"https", "http"} or not parts.hostname or re.search(r"[\s<>\"]", text):
+        raise ValueError("must be an address that begins with https:// or http://")
+    return text
+
+
+def file_hosts(text: str) -> tuple[str, ...]:
+    """Return host names in lower case, `*.` before one for its subdomains; an IPv6 address without brackets."""
+    hosts = tuple(word.lower() for word in words(text))
+    if not hosts:
+        raise ValueError("must be at least one host name")
+    return tuple(_file_host(host) for host in hosts)
+
+
+def _file_host(host: str) -> str:
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        if not _HOST.fullmatch(host.removeprefix("*.")):
+            raise ValueError("must be host names without scheme, port or path, *.host for subdomains only") from None
+        return host
+
+
+def invoice_channel(text: str) -> ChannelDefault:
+    if text in _DELIVERERS:
+        return ChannelDefault(default=text)
+    pairs = [tuple(part.strip() for part in word.split("=")) for word in words(text)]
+    found = {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[1] in _DELIVERERS}  # noqa: PLR2004
+    if not pairs or len(found) != len(pairs) or not set(found) <= set(_PRODUCTS):
+        raise ValueError(
+            f"must be merchant or kravia, or product=merchant or product=kravia for some of {', '.join(_PRODUCTS)}"
+        )
+    return ChannelDefault(by_product=tuple(found.items()))
+
+
+def database_url(text: str) -> str:
+    if not _SQLITE.fullmatch(text) and not _POSTGRESQL.fullmatch(text):
+        raise ValueError("must be sqlite:///file or postgresql://user:password@host/name")
+    return text
+
+
+def channels(text: str) -> tuple[str, ...]:
+    from service.channels import BUILT_IN  # noqa: PLC0415  # only what runs channels needs them
+
+    names = words(text)
+    wrong = [name for name in names if name not in BUILT_IN and not _FACTORY.fullmatch(name)]
+    if wrong or not names:
+        raise ValueError(f"must be names out of {', '.join(BUILT_IN)}, or package.module:factory")
+    return names
+
+
+def smtp_url(text: str) -> str:
+    from service.channels.smtp_url import parse_smtp_url  # noqa: PLC0415
+
+    parse_smtp_url(text)
+    return text
+
+
+def address(text: str) -> str:
+    """Return a mail address in ASCII, its domain too, however it was written."""
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415  # slow to import
+
+    try:
+        found = validate_email(
+            text, check_deliverability=False, allow_smtputf8=False, globally_deliverable=False, allow_quoted_local=True
+        )
+    except EmailNotValidError:
+        raise ValueError("must be a mail address such as name@example.com") from None
+    return found.ascii_email or found.normalized
+
+
+def mailbox(text: str) -> Mailbox:
+    """Return `Name <address>` or a bare address as a value; a name may be in quotation marks."""
+    found = _MAILBOX.fullmatch(text)
+    if found is None:
+        return Mailbox(name="", address=address(text))
+    name = found["name"].strip()
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = re.sub(r"\\(.)", r"\1", name[1:-1])
+    return Mailbox(name=name, address=address(found["address"].strip()))
+
+
+def redirect(text: str) -> Redirect:
+    mails = [word for word in words(text) if "@" in word]
+    phones = [re.sub(r"[ ()-]", "", word) for word in words(text) if "@" not in word]
+    if len(mails) > 1 or len(phones) > 1 or not (mails or phones):
+        raise ValueError("must be one mail address, one number, or one of each")
+    if phones and not re.fullmatch(r"\+[1-9][0-9]{6,14}", phones[0]):
+        raise ValueError("must hold its number as +47 and so on, and its mail address with @")
+    return Redirect(email=address(mails[0]) if mails else None, phone=phones[0] if phones else None)
+
+
+def logo(text: str) -> bytes:
+    """Read a PNG file of at most 512 kB."""
+    try:
+        with Path(text).open("rb") as file:
+            content = file.read(LARGEST_LOGO + 1)
+    except (OSError, ValueError) as exc:
+        raise ValueError(f"is a file that cannot be read ({type(exc).__name__})") from None
+    if not content.startswith(_PNG):
+        raise ValueError("must be a PNG file")
+    if len(content) > LARGEST_LOGO:
+        raise ValueError("must be a PNG file of at most 512 kB")
+    return content
+
+
+def color(text: str) -> str:
+    if not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
+        raise ValueError("must be a colour written as #rrggbb")
+    return text.lower()
+
+
+def folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise ValueError("must be a folder that exists")
+    return Path(text)
+
+
+def locale(text: str) -> str:
+    from babel import Locale, UnknownLocaleError  # noqa: PLC0415  # slow to import
+
+    try:
+        Locale.parse(text, sep="-" if "-" in text else "_")
+    except (ValueError, UnknownLocaleError):
+        raise ValueError("must be a language such as nb or en") from None
+    return text
+
+
+def zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder, as in "Europe"
+        raise ValueError("must be a time zone known to this machine, such as Europe/Oslo") from None
+
+
+def host(text: str) -> str:
+    if re.search(r"[\s/@]", text):
+        raise ValueError("must be a host name or an IP address")
+    return text

@@ -1,0 +1,252 @@
+"""One frozen Settings, read from the environment and `.env` at start; every mistake is reported at once."""
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationError, field_validator
+from pydantic_core.core_schema import ValidationInfo
+
+from service import setting_values as read
+from service.delivery import Brand, CaptureOrder, ChannelDefault, Mailbox
+from service.setting_sources import PREFIX, gather
+from service.setting_values import Redirect
+
+__all__ = ["Need", "Redirect", "Settings", "SettingsError", "load_settings", "secret_names", "setting_names"]
+
+_STORE_NAMES = (".env", PREFIX + "DATABASE_URL", PREFIX + "DATABASE_URL_FILE")
+_SECRETS = ("client_secret", "signature_secrets", "webhook_secrets", "smtp_url", "database_url")
+
+
+class Need(Enum):
+    """Which settings a command cannot do without; the others are not looked at."""
+
+    SERVE = "all"
+    STORE = "the database"
+    NOTHING = "none"
+
+
+class SettingsError(Exception):
+    """The settings will not do. Each of `mistakes` is a line with a setting's full name, and never a secret's value."""
+
+    def __init__(self, mistakes: tuple[str, ...]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def _secret(text: str, parse: Callable[[str], str] = str) -> SecretStr:
+    return SecretStr(parse(text))
+
+
+def _secrets(text: str) -> tuple[SecretStr, ...]:
+    return tuple(SecretStr(word) for word in read.words(text))
+
+
+def _unless_empty(parse: Callable[[str], Any], text: str) -> Any:
+    return parse(text) if text else None
+
+
+def _optional(parse: Callable[[str], Any]) -> PlainValidator:
+    return PlainValidator(partial(_unless_empty, parse))
+
+
+def _default(text: str, *, shown: bool = True) -> Any:
+    """Return a default as one would write it in the environment; it goes the way of any other value."""
+    return Field(text, repr=shown)
+
+
+def _whole(*, least: int, most: int = 10**15) -> PlainValidator:
+    return PlainValidator(partial(read.whole, least=least, most=most))
+
+
+_Seconds = Annotated[float, PlainValidator(read.some_seconds)]
+_Truth = Annotated[bool, PlainValidator(read.truth)]
+_Url = Annotated[str, PlainValidator(read.base_url)]
+_OptionalText = Annotated[str | None, _optional(str)]
+_OptionalMailbox = Annotated[Mailbox | None, _optional(read.mailbox)]
+
+
+class Settings(BaseModel):
+    """What an operator decides. Lower-case names of the contract's table; defaults are the text that one would write.
+
+    Fields are checked in this order, and a rule across fields stands with the later one: so all mistakes come together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    account_id: Annotated[str, PlainValidator(read.account_id)]
+    client_id: str
+    client_secret: Annotated[SecretStr, PlainValidator(_secret)]
+    checkout_url: _Url = _default("https://checkout.dintero.com/v1")
+    api_url: _Url = _default("https://api.dintero.com/v1")
+    file_hosts: Annotated[tuple[str, ...], PlainValidator(read.file_hosts)] = _default("*.dintero.com")
+    allow_unsigned: _Truth = _default("false")
+    signature_secrets: Annotated[tuple[SecretStr, ...], PlainValidator(_secrets)] = _default("")
+    signature_tolerance: _Seconds = _default("300")
+    webhook_secrets: Annotated[tuple[SecretStr, ...], PlainValidator(_secrets)] = _default("")
+    public_url: Annotated[tuple[str, ...], PlainValidator(read.base_urls)]
+    invoice_channel: Annotated[ChannelDefault, PlainValidator(read.invoice_channel)] = _default("kravia")
+    capture_order: CaptureOrder = CaptureOrder.AFTER_DELIVERY
+    database_url: Annotated[SecretStr, PlainValidator(partial(_secret, parse=read.database_url))] = _default(
+        "sqlite:///data/deliveries.db"
+    )
+    channels: Annotated[tuple[str, ...], PlainValidator(read.channels)] = _default("email")
+    smtp_url: Annotated[SecretStr | None, _optional(partial(_secret, parse=read.smtp_url))] = _default("")
+    mail_from: _OptionalMailbox = _default("")
+    mail_reply_to: _OptionalMailbox = _default("")
+    mail_bcc: _OptionalMailbox = _default("")
+    allow_real_recipients: _Truth = _default("false")
+    redirect_to: Annotated[Redirect | None, _optional(read.redirect)] = _default("")
+    brand_name: str
+    brand_logo: Annotated[bytes | None, _optional(read.logo)] = _default("", shown=False)
+    brand_color: Annotated[str, PlainValidator(read.color)] = _default(Brand(name="").color)
+    brand_organization_number: _OptionalText = _default("")
+    brand_support_email: Annotated[str | None, _optional(read.address)] = _default("")
+    brand_support_phone: _OptionalText = _default("")
+    brand_website: Annotated[str | None, _optional(read.website)] = _default("")
+    templates_dir: Annotated[Path | None, _optional(read.folder)] = _default("")
+    locale: Annotated[str, PlainValidator(read.locale)] = _default("nb")
+    timezone: Annotated[ZoneInfo, PlainValidator(read.zone)] = _default("Europe/Oslo")
+    concurrency: Annotated[int, _whole(least=1, most=1000)] = _default("16")
+    lease_seconds: _Seconds = _default("60")
+    stop_grace: _Seconds = _default("25")
+    retry_delays: Annotated[tuple[float, ...], PlainValidator(read.delays)] = _default("60,300,900,1800,3600,7200")
+    give_up_after: _Seconds = _default("432000")
+    capture_give_up_after: _Seconds = _default("2592000")
+    unconfirmed_retries: Annotated[int, _whole(least=0, most=1000)] = _default("1")
+    unconfirmed_delay: _Seconds = _default("900")
+    reconcile_every: Annotated[float, PlainValidator(read.seconds)] = _default("600")
+    max_pdf_bytes: Annotated[int, _whole(least=1)] = _default("10485760")
+    admin_port: Annotated[int | None, _optional(partial(read.whole, least=1, most=65535))] = _default("")
+    admin_host: Annotated[str, PlainValidator(read.host)] = _default("127.0.0.1")
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    warnings: tuple[str, ...] = ()  # no setting: what a person should know of how they were given
+
+    @field_validator("allow_unsigned")
+    @classmethod
+    def _unsigned_is_for_tests(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's shape
+        if value and info.data.get("account_id", "T").startswith("P"):
+            raise ValueError("is for a test account (T) only")
+        return value
+
+    @field_validator("signature_secrets")
+    @classmethod
+    def _signed(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        if not value and not info.data.get("allow_unsigned", False):
+            raise ValueError("is required")
+        return value
+
+    @field_validator("smtp_url", "mail_from")
+    @classmethod
+    def _mail_has_a_way_out(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and "email" in info.data.get("channels", ()):
+            raise ValueError("is required for the channel email")
+        return value
+
+    @field_validator("redirect_to")
+    @classmethod
+    def _tests_reach_nobody(cls, value: Redirect | None, info: ValidationInfo) -> Redirect | None:
+        account = info.data.get("account_id", "")
+        real = info.data.get("allow_real_recipients", True)
+        if account.startswith("P") and value is not None:
+            raise ValueError("is for a test account (T) only: on a live one no customer would be reached")
+        if account.startswith("T") and value is None and not real:
+            raise ValueError(f"is required for a test account, unless {PREFIX}ALLOW_REAL_RECIPIENTS=true")
+        if value is not None and value.email is None and "email" in info.data.get("channels", ()):
+            raise ValueError("must name a mail address, for the channel email is in use")
+        return value
+
+    @property
+    def brand(self) -> Brand:
+        """How the merchant shows itself, in one value."""
+        return Brand(
+            name=self.brand_name,
+            color=self.brand_color,
+            logo=self.brand_logo,
+            organization_number=self.brand_organization_number,
+            support_email=self.brand_support_email,
+            support_phone=self.brand_support_phone,
+            website=self.brand_website,
+        )
+
+    @property
+    def secret_texts(self) -> tuple[str, ...]:
+        """Every secret in clear, the passwords inside addresses too: for `privacy.scrub` and nothing else."""
+        urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
+        passwords = [word for url in urls if (word := _password(url))]
+        own = (self.client_secret, *self.signature_secrets, *self.webhook_secrets)
+        return (*(secret.get_secret_value() for secret in own), *passwords, *map(unquote, passwords))
+
+
+# Harmless values for what a command has no need of, so that a wrong one does not keep it from its work.
+_UNNEEDED = {
+    "account_id": "T00000000",
+    "client_id": "-",
+    "client_secret": "-",
+    "allow_unsigned": "true",
+    "public_url": "http://localhost",
+    "channels": "unneeded:unneeded",
+    "allow_real_recipients": "true",
+    "brand_name": "-",
+}
+
+
+def setting_names() -> tuple[str, ...]:
+    """Return the full names of all settings, in the order of the contract's table."""
+    return tuple(PREFIX + name.upper() for name in _fields())
+
+
+def secret_names() -> tuple[str, ...]:
+    """Return the full names of those settings that may also be given as `<name>_FILE`."""
+    return tuple(PREFIX + name.upper() for name in _SECRETS)
+
+
+def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settings:
+    """Return the settings; raises `SettingsError` with all mistakes. With `env`, neither os.environ nor `.env` is read.
+
+    What `need` leaves out is not read, and stands in the result at a value that is of no use.
+    """
+    if need is Need.NOTHING:
+        return Settings.model_validate(_UNNEEDED)
+    given = gather(env, names=_fields(), secrets=_SECRETS)
+    values, mistakes = dict(given.values), dict(given.mistakes)
+    if need is Need.STORE:
+        values = {**_UNNEEDED, **{name: text for name, text in values.items() if name == "database_url"}}
+        mistakes = {full: why for full, why in mistakes.items() if full in _STORE_NAMES}
+    settings = None
+    try:
+        settings = Settings.model_validate({**values, "warnings": given.warnings})
+    except ValidationError as exc:
+        for full, why in _mistakes(exc):
+            if not {full, f"{full}_FILE"} & mistakes.keys():
+                mistakes[full] = why
+    if settings is None or mistakes:
+        raise SettingsError(tuple(f"{full} {why}" for full, why in mistakes.items()))
+    return settings
+
+
+def _fields() -> tuple[str, ...]:
+    return tuple(name for name in Settings.model_fields if name != "warnings")
+
+
+def _mistakes(exc: ValidationError) -> Iterator[tuple[str, str]]:
+    for error in exc.errors(include_url=False, include_input=False):
+        cause = error.get("ctx", {}).get("error")
+        if error["type"] == "missing":
+            why = "is required"
+        elif error["type"] in {"literal_error", "enum"}:
+            why = f"must be {error['ctx']['expected']}"
+        else:
+            why = str(cause) if cause is not None else error["msg"]
+        yield PREFIX + str(error["loc"][0]).upper(), why
+
+
+def _password(url: str) -> str | None:
+    """Return the password of an address as it is written there, also where the address is not a proper one."""
+    userinfo, at, _ = url.partition("://")[2].rpartition("@")
+    return userinfo.partition(":")[2] if at else None

@@ -1,0 +1,46 @@
+"""The database's clock: the one place where it is read, and where tests shift it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, bindparam, literal, type_coerce
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from service.delivery import Clock
+from service.store.tables import Instant, microseconds
+
+
+class _Now(FunctionElement[int]):
+    """Microseconds since 1970 by the database's own clock."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_Now, "postgresql")
+def _postgresql(_element: _Now, _compiler: SQLCompiler, **_: Any) -> str:
+    # The clock, not the transaction's start: that may have been long ago. As a subquery it is read once a statement,
+    # and an index can be searched by it.
+    return "(SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT))"
+
+
+@compiles(_Now, "sqlite")
+def _sqlite(_element: _Now, _compiler: SQLCompiler, **_: Any) -> str:
+    # Every SQLite has julianday (unixepoch's `subsec` is of 2023); it is exact to the millisecond.
+    return "CAST(round((julianday('now') - 2440587.5) * 86400000000.0) AS INTEGER)"
+
+
+def database_now(*, plus: ColumnElement[int] | int = 0) -> ColumnElement[datetime]:
+    """Return the expression for the database's time, `plus` microseconds later.
+
+    A statement that holds it is executed with `shift`, from the function below.
+    """
+    later = literal(plus, BigInteger) if isinstance(plus, int) else plus
+    return type_coerce(_Now() + bindparam("shift", type_=BigInteger) + later, Instant)
+
+
+def shift(clock: Clock) -> int:
+    """Return by how many microseconds a statement is to shift the database's clock: the process's own offset."""
+    return microseconds(clock.offset)

@@ -1,0 +1,79 @@
+"""What a database says when it fails, turned into our failures: classified, and without secrets or values."""
+
+import sqlite3
+from collections.abc import Sequence
+
+import psycopg
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from service.delivery import CommitInDoubt, StoreUnavailable
+from service.privacy import scrub
+
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class SchemaOutdated(StoreUnavailable):
+    """The tables are missing or older than this program; `merchant-delivery migrate` mends it."""
+
+    def __init__(self, found: str | None) -> None:
+        what = "has no tables yet" if found is None else f"is at version {found}, which is too old"
+        super().__init__(f"the database {what}: run `merchant-delivery migrate`")
+
+
+class Unknown(KeyError):
+    """No delivery has this id."""
+
+
+class Again(Exception):
+    """Nothing was written, and the same may well succeed at once: another process was in the way."""
+
+
+def unavailable(error: SQLAlchemyError, secrets: Sequence[str] = ()) -> StoreUnavailable:
+    """Return the failure to raise for a database's error, with its reason in the database's own words."""
+    return StoreUnavailable(_words(error, secrets))
+
+
+def at_commit(error: DBAPIError, secrets: Sequence[str] = ()) -> Exception:
+    """Return the failure to raise for an error while a commit was under way.
+
+    Only a refusal that the database cannot give after it has committed is taken for one: a conflict or a broken
+    constraint on PostgreSQL (classes 40 and 23), a busy file on SQLite.
+    """
+    if passing(error):
+        return Again(_words(error, secrets))
+    if isinstance(error.orig, psycopg.Error) and (error.orig.sqlstate or "").startswith("23"):
+        return unavailable(error, secrets)
+    return CommitInDoubt(_words(error, secrets))
+
+
+def passing(error: SQLAlchemyError) -> bool:
+    """Say whether the database refused because of others at work: a deadlock, a serialisation failure, a busy file."""
+    orig = getattr(error, "orig", None)
+    if isinstance(orig, psycopg.Error):
+        return orig.sqlstate in {"40001", "40P01"}
+    # The low byte is the error, the rest says more about it.
+    return isinstance(orig, sqlite3.Error) and (getattr(orig, "sqlite_errorcode", 0) & 0xFF) in _BUSY
+
+
+def lost(error: SQLAlchemyError) -> bool:
+    """Say whether the connection broke (and so a new one may do)."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def nobodys_fault(error: SQLAlchemyError) -> bool:
+    """Say whether the database is at fault rather than what was asked of it: trying each item alone would not help."""
+    if isinstance(error, DBAPIError) and type(error.orig) is sqlite3.DatabaseError:
+        return True  # a damaged file
+    return isinstance(error, OperationalError) or lost(error)
+
+
+def _words(error: SQLAlchemyError, secrets: Sequence[str]) -> str:
+    orig = getattr(error, "orig", None)
+    if isinstance(orig, psycopg.Error):
+        # The first line only: the others quote values of the row.
+        said = orig.diag.message_primary or str(orig).partition("\n")[0]
+    elif orig is not None:
+        said = str(orig)
+    else:
+        said = type(error).__name__
+    return f"database: {scrub(said, secrets)}"

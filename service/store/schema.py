@@ -1,0 +1,94 @@
+"""The version of the tables: whether it is today's, and bringing it there with Alembic, which is imported only then."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, column, func, inspect, select, table
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.delivery import StoreUnavailable
+from service.store.clock import database_now
+from service.store.engines import Engines, engines
+from service.store.errors import SchemaOutdated, unavailable
+from service.store.tables import jobs
+
+REVISIONS = ("0001",)
+"""All versions this program knows, oldest first: the files in migrations/versions."""
+
+_VERSION = select(column("version_num")).select_from(table("alembic_version"))
+_LOCK = 0x6D65726368616E74  # any number that no other program locks: "merchant"
+
+
+def migrate(url: str) -> str:
+    """Bring the tables to today's version, one process at a time; return a line for a person.
+
+    Raises `StoreUnavailable`; `ValueError` for a URL that is not one of ours.
+    """
+    opened = engines(url)
+    try:
+        return bring_up(opened)
+    finally:
+        opened.dispose()
+
+
+def bring_up(opened: Engines) -> str:
+    """Do what `migrate` says with engines that are open already."""
+    try:
+        if opened.file is not None:
+            opened.file.parent.mkdir(parents=True, exist_ok=True)
+        with opened.writer.connect() as connection, connection.begin():
+            return _upgraded(connection)
+    except SQLAlchemyError as error:
+        raise unavailable(error, opened.secrets) from error
+    except OSError as error:
+        raise StoreUnavailable(f"the database's folder cannot be created: {error.strerror}") from error
+
+
+def require_current(opened: Engines) -> None:
+    """Return if the tables are today's; raises `SchemaOutdated` when they are missing or old."""
+    if opened.file is not None and not opened.file.exists():
+        raise SchemaOutdated(None)
+    try:
+        with opened.writer.connect() as connection:
+            found = _found(connection)
+    except SQLAlchemyError as error:
+        raise unavailable(error, opened.secrets) from error
+    if found != REVISIONS[-1]:
+        raise SchemaOutdated(found)
+
+
+def _found(connection: Connection) -> str | None:
+    found: str | None = None
+    if inspect(connection).has_table("alembic_version"):
+        found = connection.scalar(_VERSION)
+    if found is not None and found not in REVISIONS:
+        raise StoreUnavailable(f"the database is at version {found}, which is newer than this program")
+    return found
+
+
+def _upgraded(connection: Connection) -> str:
+    if connection.dialect.name == "postgresql":  # SQLite's transaction holds its write lock already
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    found = _found(connection)
+    if found == REVISIONS[-1]:
+        return f"the database is at version {found}: nothing to do"
+    _run_alembic(connection)
+    _record_birth(connection)
+    return f"the database was brought from {found or 'nothing'} to version {REVISIONS[-1]}"
+
+
+def _run_alembic(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - it takes a second to import, and is needed once per version
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config(attributes={"connection": connection})
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
+    command.upgrade(config, "head")
+
+
+def _record_birth(connection: Connection) -> None:
+    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    born = insert(jobs).values(name="birth", last_run_at=database_now()).on_conflict_do_nothing()
+    connection.execute(born, {"shift": 0})

@@ -1,0 +1,246 @@
+"""The tables, once for both databases, and the two column types that say how times and texts are kept."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    false,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(length: timedelta) -> int:
+    """Return a length of time in whole microseconds."""
+    return length // _MICROSECOND
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware time, kept as microseconds since 1970 in UTC: one meaning, one order and one arithmetic everywhere."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return None if value is None else (value - EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+class Words(TypeDecorator[str]):
+    """Text that both databases take: NUL and lone surrogates become U+FFFD, lest one text rolls back a whole group."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else storable(str(value))
+
+
+def storable(value: str) -> str:
+    """Return `value` with each character that a database refuses replaced."""
+    if value.isascii() and "\0" not in value:
+        return value
+    return "".join("\N{REPLACEMENT CHARACTER}" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in value)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+def _delivery_id() -> Column[str]:
+    return Column("delivery_id", Words, ForeignKey("deliveries.id"), nullable=False)
+
+
+metadata = MetaData()
+
+# One document to deliver, and the row that is claimed. Whoever holds its row lock may write all that belongs to it:
+# its sends, captures, transactions and history.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("account_id", Words, nullable=False),
+    Column("transaction_id", Words, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("outcome", Words, nullable=False),
+    Column("reason", Words),
+    Column("lane", Words, nullable=False),
+    Column("due_at", Instant),
+    Column("no_send_before", Instant),
+    _count("attempt"),
+    _count("claims"),
+    _count("errors"),
+    _count("postponed"),
+    _count("round"),
+    Column("send_to", Words),
+    Column("closed_waiting", Boolean, nullable=False, server_default=false()),
+    Column("patience_used", Double, nullable=False, server_default=text("0")),
+    Column("patience_since", Instant),
+    Column("decided_by", Words),
+    Column("product_type", Words),
+    Column("invoice_number", Words),
+    Column("merchant_reference", Words),
+    Column("amount", BigInteger),
+    Column("currency", Words),
+    Column("channel", Words),
+    Column("recipient", Words),
+    Column("recipient_key", Words),
+    Column("delivered_at", Instant),
+    Column("delivery_proof", Words),
+    Column("captured_at", Instant),
+    Column("captured_known_at", Instant),
+    Column("voided_at", Instant),
+    Column("closed_at", Instant),
+    Column("lease_token", Words),
+    Column("leased_until", Instant),
+    _count("wakes"),  # wake-ups ever
+    _count("asked"),  # what `wakes` was at the last retry or resend: newer than a claim, it keeps the delivery open
+    _count("captures_begun"),
+)
+Index(
+    "deliveries_due",
+    deliveries.c.account_id,
+    deliveries.c.lane,
+    deliveries.c.due_at,
+    postgresql_where=deliveries.c.due_at.is_not(None),
+    sqlite_where=deliveries.c.due_at.is_not(None),
+)
+Index("deliveries_transaction_id", deliveries.c.transaction_id)
+Index("deliveries_invoice_number", deliveries.c.invoice_number)
+Index("deliveries_merchant_reference", deliveries.c.merchant_reference)
+Index("deliveries_newest", deliveries.c.received_at.desc(), deliveries.c.id)
+Index("deliveries_outcome", deliveries.c.outcome, deliveries.c.received_at)
+
+# One transaction at the provider, pointing at its delivery: one each for ordinary invoices, many for a grouped one.
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("id", Words, primary_key=True),
+    _delivery_id(),
+    Column("account_id", Words, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("product_type", Words),
+    Column("amount", BigInteger),
+    Column("currency", Words),
+    Column("merchant_reference", Words),
+)
+Index("transactions_delivery_id", transactions.c.delivery_id)
+
+# One intent to reach one recipient over one channel.
+sends = Table(
+    "sends",
+    metadata,
+    Column("id", Words, primary_key=True),
+    _delivery_id(),
+    _count("ordinal"),  # which send of the delivery it is, from 1
+    _count("round"),
+    Column("channel", Words, nullable=False),
+    Column("recipient", Words, nullable=False),
+    Column("recipient_key", Words, nullable=False),
+    Column("purpose", Words, nullable=False),
+    Column("key", Words, nullable=False),
+    Column("dated", Instant, nullable=False),
+    Column("message_id", Words, nullable=False),
+    Column("sha256", Words, nullable=False),
+    Column("begun_at", Instant, nullable=False),
+    Column("outcome", Words, nullable=False),
+    Column("answer", Words),
+    Column("proof", Words),
+    Column("settled_at", Instant),
+    Column("lease_token", Words),  # of the claim that began it: settled under another or none, it is settled late
+)
+Index("sends_delivery_id", sends.c.delivery_id)
+Index(
+    "sends_open",
+    sends.c.delivery_id,
+    sends.c.recipient_key,
+    sends.c.channel,
+    unique=True,
+    postgresql_where=sends.c.outcome == text("'open'"),
+    sqlite_where=sends.c.outcome == text("'open'"),
+)
+
+# One intent to capture one transaction.
+captures = Table(
+    "captures",
+    metadata,
+    Column("id", Words, primary_key=True),
+    _delivery_id(),
+    _count("ordinal"),
+    Column("transaction_id", Words, nullable=False),
+    Column("reference", Words, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("begun_at", Instant, nullable=False),
+    Column("outcome", Words, nullable=False),
+    Column("event_request_id", Words),
+    Column("event_id", Words),
+    Column("detail", Words),
+    Column("settled_at", Instant),
+    Column("lease_token", Words),
+)
+Index("captures_delivery_id", captures.c.delivery_id)
+Index(
+    "captures_open",
+    captures.c.transaction_id,
+    unique=True,
+    postgresql_where=captures.c.outcome.in_([text("'open'"), text("'pending'")]),
+    sqlite_where=captures.c.outcome.in_([text("'open'"), text("'pending'")]),
+)
+
+# What happened, append-only.
+history = Table(
+    "history",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
+    _delivery_id(),
+    Column("at", Instant, nullable=False),
+    Column("step", Words, nullable=False),
+    Column("result", Words, nullable=False),
+    Column("channel", Words),
+    Column("detail", Words),
+    Column("message_id", Words),
+)
+Index("history_delivery_id", history.c.delivery_id, history.c.id)
+
+# A lane (a channel's name, or the provider's) that is at fault or held by a person: a row is a pause in force.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("key", Words, primary_key=True),
+    Column("reason", Words, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("paused_by", Words),  # the person who holds it; NULL when it is at fault
+    Column("next_probe_at", Instant),
+    _count("probes"),
+    Column("probe_token", Words),
+    Column("probe_until", Instant),
+)
+
+# Work that one process does for all, by lease. The row `birth` says when this record was begun.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Words, primary_key=True),
+    Column("leased_until", Instant),
+    Column("token", Words),
+    Column("last_run_at", Instant),
+    Column("note", Words),
+)

@@ -1,0 +1,70 @@
+"""The little that every face needs of ASGI: exact paths and methods, small JSON answers, and no 500 whatever comes."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+Handler = Callable[[Request], Awaitable[Response]]
+Routes = Mapping[str, Mapping[str, Handler]]
+"""Path, then method, then who answers."""
+
+_log = structlog.get_logger()
+_NO_STORE: Final = {"cache-control": "no-store"}
+
+
+def answer(status: int, content: object, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON answer that no cache keeps."""
+    return JSONResponse(content, status_code=status, headers={**_NO_STORE, **(headers or {})})
+
+
+def error(status: int, word: str, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer that says what is wrong in one constant word."""
+    return answer(status, {"error": word}, headers=headers)
+
+
+def under(prefixes: Iterable[str], routes: Routes) -> Routes:
+    """Return `routes` with and without each prefix, for a proxy may keep or strip it."""
+    return {prefix + path: methods for prefix in ("", *prefixes) for path, methods in routes.items()}
+
+
+def application(routes: Routes) -> ASGIApp:
+    """Return an application of exactly these paths and methods: no HEAD for GET, no redirect to another slash."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await _http(routes, scope, receive, send)
+
+    return app
+
+
+async def _http(routes: Routes, scope: Scope, receive: Receive, send: Send) -> None:
+    methods = routes.get(scope["path"])
+    if methods is None:
+        response = error(404, "not_found")
+    elif scope["method"] not in methods:
+        response = error(405, "method_not_allowed", headers={"allow": ", ".join(sorted(methods))})
+    else:
+        try:
+            response = await methods[scope["method"]](Request(scope, receive))
+        except ClientDisconnect:  # nobody is left to answer
+            return
+        except Exception:  # noqa: BLE001  # a bug of ours: it is logged, and the caller may try again
+            _log.exception("alarm.request_failed")
+            response = error(503, "unavailable")
+    await response(scope, receive, send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Nothing is opened or closed here; app.py does that."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

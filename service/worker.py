@@ -1,0 +1,258 @@
+"""Claims due deliveries, runs a pass over each, saves what came of it; slots, leases and the graceful stop."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import structlog
+
+from service.decide import Rules
+from service.delivery import (
+    PROVIDER_LANE,
+    Claim,
+    Clock,
+    Entry,
+    LeaseLost,
+    Outcome,
+    Result,
+    Schedule,
+    Step,
+    Store,
+    StoreUnavailable,
+)
+from service.metrics import Metrics
+from service.pipeline import Passed, Pipeline
+
+POISONED_AFTER = 5
+SUSPECTS_EVERY = 30.0
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Slots:
+    """How many deliveries of each lane are in hand, and how many may be."""
+
+    most: Mapping[str, int]
+    taken: dict[str, int]
+
+    def free(self, lane: str) -> int:
+        return self.most[lane] - self.taken[lane]
+
+    def batch(self, lane: str) -> int:
+        """How many must be free before a claim is worth its statement."""
+        return max(1, self.most[lane] // 4) if self.taken[lane] else 1
+
+
+class Worker:
+    """Works through what is due, with `concurrency` slots for each channel and as many for the provider."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        pipeline: Pipeline,
+        rules: Rules,
+        clock: Clock,
+        metrics: Metrics,
+        account_id: str,
+        channels: tuple[str, ...],
+        concurrency: int,
+        lease: float,
+        stop_grace: float,
+        poll: float = 1.0,
+    ) -> None:
+        # Channels come first: what waits for one was put back by a pass that found no slot, and has waited longest.
+        self._lanes = (*channels, PROVIDER_LANE)
+        self._slots = _Slots(most=dict.fromkeys(self._lanes, concurrency), taken=dict.fromkeys(self._lanes, 0))
+        self._store = store
+        self._pipeline = pipeline
+        self._rules = rules
+        self._clock = clock
+        self._metrics = metrics
+        self._account_id = account_id
+        self._lease = lease
+        self._stop_grace = stop_grace
+        self._poll = poll
+        self._in_hand: dict[asyncio.Task[None], Claim] = {}
+        self._woken = asyncio.Event()
+        self._more = False  # whether the last look left due work behind for want of slots
+        self._suspects_at = clock.monotonic()
+        self._stopping = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look for due work at once instead of at the next poll."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Take no more work; `run` returns when what is in hand is done or STOP_GRACE has passed."""
+        self._stopping.set()
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        renewing = asyncio.create_task(self._renew_for_ever())
+        try:
+            while not self._stopping.is_set():
+                await self._round()
+            await self._finish()
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, *self._abandon(), return_exceptions=True)
+
+    async def drain(self) -> int:
+        """Work until nothing is due any more; return the number of passes. For tests, which move the clock between."""
+        passes = 0
+        while True:
+            suspects = await self._claim_suspect()
+            claimed = await self._claim_all() + suspects
+            if not claimed:
+                return passes
+            passes += claimed
+            await asyncio.gather(*self._in_hand)
+
+    # --- taking work -------------------------------------------------------------------------------------------------
+
+    async def _round(self) -> None:
+        self._woken.clear()
+        try:
+            busy = await self._claim_all()
+            if not busy or self._clock.monotonic() - self._suspects_at > SUSPECTS_EVERY:
+                await self._claim_suspect()
+        except StoreUnavailable as exc:
+            _log.warning("alarm.store_unavailable", reason=str(exc))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), self._poll)
+
+    async def _claim_all(self) -> int:
+        claimed, self._more = 0, False
+        for lane in self._lanes:
+            free = self._slots.free(lane)
+            if free < self._slots.batch(lane):
+                self._more = True
+                continue
+            claims = await self._store.claim(self._account_id, lane, free, lease=self._lease, suspects=False)
+            for claim in claims:
+                self._start(claim, lane)
+            claimed += len(claims)
+            self._more |= len(claims) == free
+        return claimed
+
+    async def _claim_suspect(self) -> int:
+        """Run a delivery whose last claim ended without a save on its own, in case it is what brought us down."""
+        self._suspects_at = self._clock.monotonic()
+        for lane in self._lanes:
+            for claim in await self._store.claim(self._account_id, lane, 1, lease=self._lease, suspects=True):
+                await self._alone(claim, lane)
+                return 1
+        return 0
+
+    async def _alone(self, claim: Claim, lane: str) -> None:
+        """Wait for the others, the suspect's lease renewed with theirs, then run it; a stop does not wait for it."""
+        others = list(self._in_hand)
+
+        async def run() -> None:
+            if others:
+                await asyncio.wait(others)
+            self._slots.taken[lane] += 1
+            await self._handle(claim, lane)
+
+        running = self._keep(asyncio.create_task(run()), claim)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+
+    def _start(self, claim: Claim, lane: str) -> None:
+        self._slots.taken[lane] += 1
+        self._keep(asyncio.create_task(self._handle(claim, lane)), claim)
+
+    def _keep(self, task: asyncio.Task[None], claim: Claim) -> asyncio.Task[None]:
+        self._in_hand[task] = claim
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._in_hand[task]
+        if self._more:
+            self._woken.set()
+
+    # --- one delivery ------------------------------------------------------------------------------------------------
+
+    async def _handle(self, claim: Claim, lane: str) -> None:
+        """Run one pass and save it. What goes wrong here is logged; the lease brings the delivery back."""
+        at = lane
+
+        def move(to: str) -> bool:
+            nonlocal at
+            if to != at:
+                if self._slots.free(to) <= 0:
+                    return False
+                self._slots.taken[at] -= 1
+                self._slots.taken[to] += 1
+                at = to
+            return True
+
+        try:
+            passed = await self._pass(claim, move)
+            await self._store.save(claim, passed.delivery, passed.schedule, passed.entries)
+            self._more |= passed.schedule.due_in == 0
+        except LeaseLost:
+            _log.warning("alarm.lease_lost", transaction_id=claim.delivery.transaction_id)
+        except StoreUnavailable as exc:
+            _log.warning("alarm.store_unavailable", transaction_id=claim.delivery.transaction_id, reason=str(exc))
+        except Exception:  # noqa: BLE001 - a bug in saving: logged whole, and the lease bounds how often it can come again
+            _log.exception("alarm.unexpected_error", transaction_id=claim.delivery.transaction_id)
+        finally:
+            self._slots.taken[at] -= 1
+
+    async def _pass(self, claim: Claim, move: Callable[[str], bool]) -> Passed:
+        if claim.delivery.claims > POISONED_AFTER:
+            return self._failed(claim, f"{POISONED_AFTER} attempts in a row ended without being recorded")
+        try:
+            return await self._pipeline.advance(claim, move)
+        except (LeaseLost, StoreUnavailable):
+            raise
+        except Exception as exc:  # noqa: BLE001
+            # A bug: its traceback goes to the log, and the delivery gets a bounded number of further chances.
+            name = type(exc).__name__
+            _log.exception("alarm.unexpected_error", transaction_id=claim.delivery.transaction_id)
+            self._metrics.alarm("alarm.unexpected_error")
+            errors = claim.delivery.errors + 1
+            if errors >= POISONED_AFTER:
+                return self._failed(claim, f"{errors} unexpected errors, the last a {name}")
+            delay = self._rules.retry_delays[min(errors - 1, len(self._rules.retry_delays) - 1)]
+            again = replace(claim.delivery, errors=errors, reason=f"unexpected error: {name}")
+            return Passed(delivery=again, schedule=Schedule(due_in=delay), entries=())
+
+    def _failed(self, claim: Claim, reason: str) -> Passed:
+        now = self._clock.now()
+        delivery = replace(claim.delivery, outcome=Outcome.FAILED, reason=reason, closed_at=now)
+        entry = Entry(at=now, step=Step.CLOSE, result=Result.REFUSED, detail=reason)
+        self._metrics.closed(Outcome.FAILED)
+        self._metrics.alarm("alarm.failed")
+        _log.warning("alarm.failed", transaction_id=delivery.transaction_id, attempt=delivery.attempt, reason=reason)
+        return Passed(delivery=delivery, schedule=Schedule(due_in=None), entries=(entry,))
+
+    # --- leases and the end ------------------------------------------------------------------------------------------
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            claims = list(self._in_hand.values())
+            if not claims:
+                continue
+            try:
+                await self._store.renew(claims, lease=self._lease)
+            except StoreUnavailable as exc:
+                # Who cannot renew starts no new effect: the store itself refuses an intent whose lease has run out.
+                _log.warning("alarm.store_unavailable", reason=str(exc))
+
+    async def _finish(self) -> None:
+        if self._in_hand:
+            await asyncio.wait(list(self._in_hand), timeout=self._stop_grace)
+
+    def _abandon(self) -> list[asyncio.Task[None]]:
+        left = list(self._in_hand)
+        for task in left:
+            task.cancel()
+        return left

@@ -32,7 +32,7 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 class Metrics:
-    """One process's counters, in a registry of their own. What only the record knows (open, due) comes with `render`."""
+    """One process's counters, in their own registry. What only the record knows (open, due) comes with `render`."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

@@ -198,14 +198,11 @@ class Pipeline:
         now, transaction = self._clock.now(), work.known
         await self._settle_open_sends(work)
         in_doubt = any(send.outcome in IN_DOUBT for send in work.sends)
-        if verdict := by_standing(work.delivery, transaction, in_doubt=in_doubt, now=now):
+        verdict: Ending | None = by_standing(work.delivery, transaction, in_doubt=in_doubt, now=now)
+        verdict = verdict or await self._resolve(work) or by_content(transaction)
+        verdict = verdict or await self._settle_open_capture(work)
+        if verdict:
             return verdict
-        if verdict := await self._resolve(work):
-            return verdict
-        if verdict := by_content(transaction):
-            return verdict
-        if unsettled := await self._settle_open_capture(work):
-            return unsettled
         self._learn_collection(work)
         return next_effect(work.delivery, transaction, work.sends, self._rules, self._database_now(work))
 

@@ -1,4 +1,4 @@
-"""Transaction to Message, through `templates/`: languages, amounts, dates, brand colours and the making safe of odd text."""
+"""Transaction to Message, through `templates/`: languages, amounts, dates, brand colours, and odd text made safe."""
 
 import colorsys
 import copy
@@ -59,7 +59,7 @@ _TEMPLATE_FAULTS = (
 
 
 class TemplateError(ValueError):
-    """A template, catalogue or logo cannot be used. The text names the file, the line where known, and what is wrong."""
+    """A template, catalogue or logo cannot be used. The text names the file, the line if known, and what is wrong."""
 
 
 # --- what a template sees --------------------------------------------------------------------------------------------
@@ -143,9 +143,11 @@ def _readable(color: str, ground: str, ratio: float) -> str:
 
 # --- text ------------------------------------------------------------------------------------------------------------
 
-# Controls, directional overrides and isolates, line and paragraph separators, lone surrogates: nothing a name needs, and
-# all that could forge a header, turn a line around or make a message that cannot be encoded. Joiners stay for emoji.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]+")
+# Controls, directional overrides and isolates, line and paragraph separators, lone surrogates: nothing a name needs,
+# and all that could forge a header, turn a line around or make a message that cannot be encoded. Joiners stay for emoji.
+_UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]+"
+)
 _LINK = re.compile(r"://|\bwww\.|@", re.IGNORECASE)
 
 
@@ -155,7 +157,7 @@ def _clean(text: str | None) -> str | None:
 
 
 def _greeting_name(party: Party | None) -> str | None:
-    """Return who is greeted. A "name" that a mail program would turn into a link is somebody's abuse of the order form."""
+    """Return who is greeted. A "name" that a mail program would turn into a link is an abuse of the order form."""
     if party is None:
         return None
     person = " ".join(name for name in (party.first_name, party.last_name) if name)
@@ -183,7 +185,9 @@ def _file_name(word: str, number: str) -> str:
 
 # Where Unicode's customary number of decimals is not ISO 4217's, minor units are still ISO's: these would be a hundred
 # times too much (or, without the third decimal, off by a thousand).
-_ISO_DIGITS = {"IQD": 3} | dict.fromkeys("AFN ALL IRR KPW LAK LBP MGA MMK RSD SLL SOS SYP YER".split(), 2)
+_ISO_DIGITS = {"IQD": 3} | dict.fromkeys(
+    ("AFN", "ALL", "IRR", "KPW", "LAK", "LBP", "MGA", "MMK", "RSD", "SLL", "SOS", "SYP", "YER"), 2
+)
 
 
 def _money(minor: int, currency: str, locale: Locale) -> str:
@@ -200,7 +204,7 @@ def _money(minor: int, currency: str, locale: Locale) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Language:
-    """A language there is a catalogue for. `locale` (how dates and amounts are written) is the catalogue's own header."""
+    """A language there is a catalogue for. `locale` (how dates and amounts are written) is named in its header."""
 
     tag: str
     locale: Locale
@@ -224,8 +228,8 @@ def _read_catalogue(path: Path) -> Catalog:
     return catalogue
 
 
-def _placeholders(text: str | Sequence[str]) -> set[str]:
-    return set(re.findall(r"%\((\w+)\)", text if isinstance(text, str) else " ".join(text)))
+def _placeholders(text: str | Sequence[str] | None) -> set[str]:
+    return set(re.findall(r"%\((\w+)\)", text if isinstance(text, str) else " ".join(text or ())))
 
 
 def _chain(tag: str, fallback: str, known: Iterable[str]) -> list[str]:
@@ -306,7 +310,7 @@ def _short(path: str, folders: Sequence[Path]) -> str:
 
 
 class TemplateRenderer:
-    """`Renderer` over Jinja templates: one value per process, made by `open_renderer`, the same answer for the same arguments."""
+    """`Renderer` over Jinja templates, made by `open_renderer`; the same arguments give the same message."""
 
     def __init__(self, *, brand: Brand, folders: Sequence[Path], fallback: str, timezone: ZoneInfo) -> None:
         self._folders = folders
@@ -335,9 +339,7 @@ class TemplateRenderer:
             raise TemplateError(f"there is no {folder}/{_DOCUMENT}.txt among the templates")
         here = Recipient(address="a@b.example", key="", masked="a***@b.example")
         there = Recipient(address="a@b.example", key="", masked="a***@b.example", redirected_from="c***@d.example")
-        variants = product(
-            self._languages.values(), (_BARE, _FULL), (Purpose.FIRST, Purpose.RESEND), (here, there)
-        )
+        variants = product(self._languages.values(), (_BARE, _FULL), (Purpose.FIRST, Purpose.RESEND), (here, there))
         for language, transaction, purpose, recipient in variants:
             try:
                 self._message(folder, language, transaction, purpose, recipient)

@@ -82,6 +82,6 @@ def _take(
 def _strangers(env: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
     def line(full: str) -> str:
         near = difflib.get_close_matches(full, known, n=1, cutoff=0.8)
-        return f"{full} is not a setting" + (f"; is it {near[0]} that is meant?" if near else "")
+        return f"{full}: no setting has this name" + (f"; is it {near[0]} that is meant?" if near else "")
 
     return tuple(line(full) for full in sorted(env) if full.startswith(PREFIX) and full not in known)

@@ -31,11 +31,15 @@ class Need(Enum):
 
 
 class SettingsError(Exception):
-    """The settings will not do. Each of `mistakes` is a line with a setting's full name, and never a secret's value."""
+    """The settings will not do. Each of `mistakes` is a line with a setting's full name, and never a secret's value.
 
-    def __init__(self, mistakes: tuple[str, ...]) -> None:
+    `warnings` are lines about names that no setting has: one misspelt is often why another is missing.
+    """
+
+    def __init__(self, mistakes: tuple[str, ...], *, warnings: tuple[str, ...] = ()) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+        self.warnings = warnings
 
 
 def _secret(text: str, parse: Callable[[str], str] = str) -> SecretStr:
@@ -226,7 +230,8 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
             if not {full, f"{full}_FILE"} & mistakes.keys():
                 mistakes[full] = why
     if settings is None or mistakes:
-        raise SettingsError(tuple(f"{full} {why}" for full, why in mistakes.items()))
+        lines = tuple(f"{full}: {why}" for full, why in mistakes.items())
+        raise SettingsError(lines, warnings=given.warnings)
     return settings
 
 

@@ -1,8 +1,9 @@
-"""Carries out a Dockerfile in a scratch folder, for there may be no engine: what it cannot show is said in the functions.
+"""Carries out a Dockerfile in a scratch folder, for there may be no engine to do it.
 
 The folder stands for the container's `/`; absolute paths under OURS are rewritten to lie in it, and everything else
 (the shell, sed, Python) is this machine's. Every stage is built in the same place, one after the other, and only what
-`COPY --from` names is left of an earlier one.
+`COPY --from` names is left of an earlier one. What this cannot show: that the base image has what the steps use, that
+layers are cached well, and what an engine itself does with USER, VOLUME and HEALTHCHECK.
 """
 
 import json
@@ -71,7 +72,7 @@ def build(dockerfile: Path, context: Path, scratch: Path, *, python: str, env: M
             name = words[2] if len(words) > 2 else "last"
             image = _base(scratch)
         else:
-            _carry_out(image, instruction, rest, context, stages, env)
+            _carry_out(image, instruction, rest, context=context, stages=stages, env=env)
     return image
 
 
@@ -86,13 +87,11 @@ def _base(scratch: Path) -> Image:
 
 
 def _carry_out(
-    image: Image, instruction: str, rest: str, context: Path, stages: Mapping[str, Path], env: Mapping[str, str]
+    image: Image, instruction: str, rest: str, *, context: Path, stages: Mapping[str, Path], env: Mapping[str, str]
 ) -> None:
     match instruction:
         case "RUN":
-            subprocess.run(
-                ["/bin/sh", "-euc", image.here(rest)], cwd=image.place("."), env={**env, **image.env}, check=True
-            )
+            _run(image, rest, env)
         case "COPY":
             _copy(image, rest, context, stages)
         case "WORKDIR":
@@ -106,6 +105,20 @@ def _carry_out(
             image.config[instruction] = rest
         case _:
             raise AssertionError(f"{instruction} is not known here: say what it means before it is used")
+
+
+def _run(image: Image, script: str, env: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-euc", image.here(script)],
+        cwd=image.place("."),
+        env={**env, **image.env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"RUN {script}\n{done.stdout}"
 
 
 def _copy(image: Image, rest: str, context: Path, stages: Mapping[str, Path]) -> None:

@@ -54,7 +54,7 @@ class MovedClock:
         self._offset += timedelta(seconds=seconds)
 
 
-def a_transaction(transaction_id: str = f"{ACCOUNT}.a", **changes: object) -> Transaction:
+def a_transaction(transaction_id: str = f"{ACCOUNT}.a", /, **changes: object) -> Transaction:
     """Return a business invoice that is ours to deliver, authorised and not yet collected."""
     transaction = Transaction(
         id=transaction_id,

@@ -35,7 +35,7 @@ def parse_query(raw: bytes) -> Pairs:
 
 
 def canonical_query(pairs: Pairs) -> str:
-    """Return the query that is signed: form-encoded, sorted by name in UTF-16 code units, equal names in their order."""
+    """Return the query that is signed: form-encoded, stably sorted by name in UTF-16 code units."""
     ordered = sorted(pairs, key=lambda pair: pair[0].encode("utf-16-be"))
     return "&".join(f"{_encoded(name)}={_encoded(value)}" for name, value in ordered)
 

@@ -22,7 +22,7 @@ from service.dintero.files import Files
 from service.dintero.ownership import Ownership
 from service.dintero.reading import identifier, members
 from service.dintero.transaction import parse_transaction
-from service.dintero.wire import Answer, AnswerLost, Timeouts, open_wire, place
+from service.dintero.wire import Answer, AnswerLost, Timeouts, Wire, open_wire, place
 
 CAPTURE_TIMEOUT = 60.0
 """Seconds after a capture was begun from which a read shows whether it took effect; our own time-out is shorter."""
@@ -39,9 +39,18 @@ class Dintero:
     """Implements `service.delivery.Payments`."""
 
     def __init__(
-        self, *, access: Access, ownership: Ownership, files: Files, clock: Clock, account_id: str, checkout_url: str
+        self,
+        *,
+        wire: Wire,
+        access: Access,
+        ownership: Ownership,
+        files: Files,
+        clock: Clock,
+        account_id: str,
+        checkout_url: str,
     ) -> None:
         """Take the parts that `open_dintero` opened."""
+        self._wire = wire
         self._access = access
         self._ownership = ownership
         self._files = files
@@ -90,6 +99,17 @@ class Dintero:
         """Fetch a token for real and return a line on it; raises as `read` does."""
         await self._access.token()
         return f"the client credentials are accepted for {self._account_id}"
+
+    async def reach(self, url: str) -> str:
+        """Ask an address of our own, without the token, and return a line on it; raises unless it answers 200."""
+        doing = f"asking {url}"
+        try:
+            answer = await self._wire.exchange("GET", place(url), doing=doing, headers={})
+        except ValueError as exc:
+            raise PermanentFailure(f"{url} is not a usable address") from exc
+        if answer.status != _OK:
+            raise TransientFailure(f"{url} answered {answer.status}", retry_after=answer.retry_after)
+        return f"{url} answers"
 
     async def _session(self, session_id: str) -> object:
         """Return the session; None when these credentials do not see it."""
@@ -166,6 +186,7 @@ async def open_dintero(
         ownership = Ownership(access, clock, checkout_url=checkout, default=invoice_channel)
         stack.push_async_callback(ownership.aclose)
         yield Dintero(
+            wire=wire,
             access=access,
             ownership=ownership,
             files=Files(access, hosts=file_hosts, max_bytes=max_pdf_bytes, timeout=timeouts.file),

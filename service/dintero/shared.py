@@ -19,7 +19,7 @@ class Fetched(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """The value behind `fetch`. A failure reaches all who wait and is not kept; a caller that gives up harms no other."""
+    """The value behind `fetch`. A failure reaches all who wait and is not kept; who gives up harms no other."""
 
     def __init__(self, clock: Clock, fetch: Callable[[], Awaitable[Fetched[T]]]) -> None:
         self._clock = clock

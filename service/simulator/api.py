@@ -146,6 +146,7 @@ _ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/transactions/{transaction_id}/capture", capture),
     ("POST", "/v1/transactions/{transaction_id}/void", void),
     ("GET", "/v1/files/{file_id}", file),
+    ("GET", "/cdn/files/{file_id}", cdn),
     ("GET", "/v1/admin/signature", read_signature),
     ("POST", "/v1/admin/signature", create_signature),
     ("GET", "/v1/admin/checkout", read_checkout),
@@ -201,15 +202,9 @@ def _unknown_path(_: Request, exc: Exception) -> Response:
 
 
 def api(provider: Provider) -> Starlette:
-    """Return the provider as an ASGI app: both of its hosts' routes, under `/v1`."""
-    routes = [_route(provider, *endpoint) for endpoint in _ENDPOINTS]
-    return Starlette(routes=routes, exception_handlers={404: _unknown_path, 405: _unknown_path})
-
-
-def cdn_api(provider: Provider) -> Starlette:
-    """Return the host that files come from; it asks nobody who they are."""
+    """Return the provider as an ASGI app: both of its hosts' routes under `/v1`, and the files' under `/cdn`."""
     return Starlette(
-        routes=[_route(provider, "GET", "/cdn/files/{file_id}", cdn)],
+        routes=[_route(provider, *endpoint) for endpoint in _ENDPOINTS],
         exception_handlers={404: _unknown_path, 405: _unknown_path},
     )
 
@@ -270,6 +265,5 @@ async def open_provider(
             )
         )
         provider.notify = caller.notify
-        await stack.enter_async_context(serving(api(provider), sock))
-        await stack.enter_async_context(serving(cdn_api(provider), cdn_sock))
+        await stack.enter_async_context(serving(api(provider), sock, cdn_sock))
         yield Running(provider=provider, caller=caller, url=provider.base_url, cdn_url=provider.cdn_url)

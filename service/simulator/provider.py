@@ -139,7 +139,9 @@ class Provider:
             raise Refusal(400, "Session is completed")
         payment = body.get("payment", body) if isinstance(body, dict) else None
         payment = check_payment(payment, due_required=False)
-        configured = (session["configuration"].get("kravia") or {}).get(payment["payment_product_type"][7:]) or {}
+        configured = (session["configuration"].get("kravia") or {}).get(
+            payment["payment_product_type"].partition(".")[2]
+        ) or {}
         return self._authorize(session, {"days_until_due": 14} | configured | payment, start)
 
     def bill(self, body: Any, *, start: Start = "AUTHORIZED") -> Json:

@@ -1,4 +1,4 @@
-"""An invented shop and its invented customers: the orders that the demo, tests and benchmarks create. All `.example`."""
+"""Invented customers, at `.example` addresses, and what they buy: for the demo, tests and benchmarks."""
 
 from dataclasses import dataclass
 from random import Random
@@ -21,7 +21,9 @@ class _Market:
     consumer: Json
 
 
-def _person(first: str, last: str, domain: str, phone: str, street: str, code: str, place: str, country: str) -> Json:
+def _person(  # noqa: PLR0917  a row of the table below
+    first: str, last: str, domain: str, phone: str, street: str, code: str, place: str, country: str
+) -> Json:
     return {
         "first_name": first,
         "last_name": last,
@@ -101,7 +103,7 @@ def sale(
     reference: str = "order-1",
     random: Random,
 ) -> Json:
-    """Return the body of `POST /v1/sessions/pay` for one sale. A `channel` of None leaves the choice to configuration."""
+    """Return the body of `POST /v1/sessions/pay` for one sale. A `channel` of None leaves it to configuration."""
     market = _MARKETS[country]
     items = [_line(place, goods, market, random) for place, goods in enumerate(random.sample(_GOODS, 2), start=1)]
     payment: Json = {

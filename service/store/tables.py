@@ -120,8 +120,8 @@ Index(
     deliveries.c.account_id,
     deliveries.c.lane,
     deliveries.c.due_at,
-    postgresql_where=deliveries.c.due_at.is_not(None),
-    sqlite_where=deliveries.c.due_at.is_not(None),
+    postgresql_where=text("due_at IS NOT NULL"),
+    sqlite_where=text("due_at IS NOT NULL"),
 )
 Index("deliveries_transaction_id", deliveries.c.transaction_id)
 Index("deliveries_invoice_number", deliveries.c.invoice_number)
@@ -174,8 +174,8 @@ Index(
     sends.c.recipient_key,
     sends.c.channel,
     unique=True,
-    postgresql_where=sends.c.outcome == text("'open'"),
-    sqlite_where=sends.c.outcome == text("'open'"),
+    postgresql_where=text("outcome = 'open'"),
+    sqlite_where=text("outcome = 'open'"),
 )
 
 # One intent to capture one transaction.
@@ -201,8 +201,8 @@ Index(
     "captures_open",
     captures.c.transaction_id,
     unique=True,
-    postgresql_where=captures.c.outcome.in_([text("'open'"), text("'pending'")]),
-    sqlite_where=captures.c.outcome.in_([text("'open'"), text("'pending'")]),
+    postgresql_where=text("outcome IN ('open', 'pending')"),
+    sqlite_where=text("outcome IN ('open', 'pending')"),
 )
 
 # What happened, append-only.

@@ -1,0 +1,209 @@
+"""E-mail: who gets it, the mail itself, and its way to the relay."""
+
+import asyncio
+import hashlib
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from email_validator import EmailNotValidError, validate_email
+
+from service.channels.mime import Envelope, build
+from service.channels.smtp import Relay, tls_context
+from service.channels.smtp_replies import clean
+from service.channels.smtp_url import SmtpAddress, parse_smtp_url
+from service.delivery import (
+    Clock,
+    Composed,
+    DeliveryFailure,
+    Intent,
+    Mailbox,
+    Message,
+    PermanentFailure,
+    Receipt,
+    Recipient,
+    Transaction,
+)
+from service.privacy import address_key, mask_address
+
+_log = structlog.get_logger()
+_MOST_COPIES = 100  # blind copies waiting; each holds a mail
+_COPIES_GRACE = 5.0  # seconds left to them when the service stops
+_MEGABYTE = 1_000_000
+
+
+def usable_address(address: str | None) -> str | None:
+    """Return the address as it can be written on the wire, the domain in ASCII; None when no mail can go there.
+
+    `.example` counts as usable, for demonstrations live there. A local part outside ASCII does not: it would need every
+    relay on the way to speak SMTPUTF8.
+    """
+    if not address:
+        return None
+    try:
+        return validate_email(address.strip(), check_deliverability=False).ascii_email
+    except EmailNotValidError:
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """The addresses that the merchant has set. With `redirect_to`, nothing goes anywhere else."""
+
+    mail_from: Mailbox
+    reply_to: Mailbox | None
+    bcc: Mailbox | None
+    redirect_to: str | None
+
+
+class EmailChannel:
+    """`Channel` over one SMTP relay, opened by `open_email`."""
+
+    name = "email"
+    template = "mail"
+
+    def __init__(self, *, account_id: str, addresses: Addresses, smtp: SmtpAddress, relay: Relay) -> None:
+        self._account_id = account_id
+        self._addresses = addresses
+        self._domain = addresses.mail_from.address.rpartition("@")[2]
+        self._smtp = smtp
+        self._relay = relay
+        self._copies: set[asyncio.Task[None]] = set()
+
+    def recipient(self, transaction: Transaction, *, to: str | None = None) -> Recipient:
+        """Return the billing address, else the customer's, never the shipping address; raises `PermanentFailure`."""
+        found = usable_address(to) if to is not None else self._customer_address(transaction)
+        if found is None:
+            whose = "the address given is no" if to is not None else "the transaction has no"
+            raise PermanentFailure(f"{whose} usable e-mail address")
+        address = self._addresses.redirect_to or found
+        return Recipient(
+            address=address,
+            key=address_key(self._account_id, address),
+            masked=mask_address(address),
+            redirected_from=mask_address(found) if self._addresses.redirect_to else None,
+        )
+
+    def _customer_address(self, transaction: Transaction) -> str | None:
+        parties = (transaction.billing, transaction.customer)
+        addresses = (usable_address(party.email) for party in parties if party is not None)
+        return next((address for address in addresses if address is not None), None)
+
+    def compose(self, message: Message, document: bytes, recipient: Recipient, intent: Intent) -> Composed:
+        """Return the mail; nothing in it depends on anything but the arguments and the settings."""
+        message_id = f"<{intent.key}@{self._domain}>"
+        envelope = Envelope(
+            sender=self._addresses.mail_from,
+            reply_to=self._addresses.reply_to,
+            to=recipient.address,
+            dated=intent.dated,
+            key=intent.key,
+            message_id=message_id,
+        )
+        content = build(envelope, message, document)
+        digest = hashlib.sha256(content).hexdigest()
+        return Composed(recipient=recipient, message_id=message_id, content=content, sha256=digest)
+
+    async def send(self, composed: Composed) -> Receipt:
+        """Hand the mail to the relay; its reply is the receipt."""
+        address = composed.recipient.address
+        reply = await self._relay.deliver(self._addresses.mail_from.address, address, composed.content)
+        self._begin_copy(composed)
+        said = clean(reply.message, (address, address.rpartition("@")[0]))
+        return Receipt(answer=f"{reply.code} {said}".strip())
+
+    def _begin_copy(self, composed: Composed) -> None:
+        """Start the blind copy beside the delivery: whatever becomes of it, the customer's mail has been accepted."""
+        if self._addresses.bcc is None:
+            return
+        if len(self._copies) >= _MOST_COPIES:
+            _log.warning("alarm.blind_copy_failed", message_id=composed.message_id, reason="too many are waiting")
+            return
+        target = self._addresses.redirect_to or self._addresses.bcc.address
+        task = asyncio.create_task(self._copy(target, composed))
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def _copy(self, target: str, composed: Composed) -> None:
+        try:
+            await self._relay.deliver(self._addresses.mail_from.address, target, composed.content)
+        except DeliveryFailure as exc:
+            _log.warning("alarm.blind_copy_failed", message_id=composed.message_id, reason=exc.reason)
+
+    async def finish_copies(self) -> None:
+        """Wait a little for the blind copies under way, then give them up."""
+        if not self._copies:
+            return
+        _, late = await asyncio.wait(self._copies, timeout=_COPIES_GRACE)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            _log.warning("alarm.blind_copy_failed", reason=f"{len(late)} were not sent before the stop")
+
+    async def check(self) -> str:
+        """Connect, sign in and leave without sending; return what was found, or raise as `send`."""
+        limit = await self._relay.look()
+        found = [f"{self._smtp.host}:{self._smtp.port}", str(self._smtp.security)]
+        if self._smtp.user is not None:
+            found.append(f"signed in as {_masked_user(self._smtp.user)}")
+        if limit is not None:
+            found.append(f"SIZE {limit / _MEGABYTE:.0f} MB")
+        return ", ".join(found)
+
+
+def _masked_user(user: str) -> str:
+    return mask_address(user) if "@" in user else f"{user[:1]}***"
+
+
+def _own_hostname() -> str:
+    """Return a name for EHLO that every relay can read, without asking the DNS."""
+    name = socket.gethostname()
+    return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name) else "localhost"
+
+
+def _on_the_wire(mailbox: Mailbox) -> Mailbox:
+    """Return the mailbox with an ASCII domain; raises `ValueError`."""
+    if mailbox.address.isascii():
+        return mailbox
+    address = usable_address(mailbox.address)
+    if address is None:
+        raise ValueError("a sender's address must be ASCII before the @")
+    return Mailbox(name=mailbox.name, address=address)
+
+
+@asynccontextmanager
+async def open_email(
+    *,
+    account_id: str,
+    smtp_url: str,
+    mail_from: Mailbox,
+    reply_to: Mailbox | None,
+    bcc: Mailbox | None,
+    redirect_to: str | None,
+    connections: int,
+    clock: Clock,
+    hostname: str | None = None,
+) -> AsyncIterator[EmailChannel]:
+    """Open the channel with up to `connections` connections to the relay; none is made before the first mail.
+
+    `hostname` is the name we give in EHLO (default: the machine's). Raises `ValueError` for settings that cannot work.
+    """
+    addresses = Addresses(
+        mail_from=_on_the_wire(mail_from),
+        reply_to=_on_the_wire(reply_to) if reply_to else None,
+        bcc=_on_the_wire(bcc) if bcc else None,
+        redirect_to=redirect_to,
+    )
+    smtp = parse_smtp_url(smtp_url)
+    context = tls_context(smtp.security)
+    relay = Relay(smtp, connections=connections, clock=clock, hostname=hostname or _own_hostname(), context=context)
+    channel = EmailChannel(account_id=account_id, addresses=addresses, smtp=smtp, relay=relay)
+    try:
+        yield channel
+    finally:
+        await channel.finish_copies()
+        await relay.close()

@@ -1,0 +1,146 @@
+"""The command line: reads settings, hands over to app.py, and says in words and exit status how it went.
+
+Every command imports what it needs when it runs, so that `--help` and listings are quick.
+"""
+
+import io
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from service.cli_deliveries import deliveries
+from service.cli_frame import load, plain_trouble, print_json, quiet_log
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+PROGRAM = "merchant-delivery"
+
+
+def main() -> NoReturn:
+    """Run the command; the exit status is 0 done, 1 it did not work, 2 wrong usage or settings."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that the terminal's encoding lacks is no reason to stop
+    cli(prog_name=PROGRAM)
+    sys.exit(0)
+
+
+def _version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001  # click's shape
+    if not asked or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        found = version(PROGRAM)
+    except PackageNotFoundError:
+        found = "(not installed: run from its folder)"
+    click.echo(f"{PROGRAM} {found}")
+    context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+def cli() -> None:
+    """Deliver Kravia invoices yourself and capture them at Dintero.
+
+    Settings come from the environment (DELIVERY_...) and from a file .env in this folder.
+    """
+
+
+@cli.command()
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104  # a container's
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on.")
+@click.option("--no-worker", is_flag=True, help="Only take callbacks; workers run elsewhere.")
+def serve(host: str, port: int, no_worker: bool) -> None:  # noqa: FBT001  # click's shape
+    """Take callbacks and deliver, in one process."""
+    with plain_trouble():
+        settings = _started()
+        from service import app  # noqa: PLC0415
+
+        status = app.serve(settings, host=host, port=port, worker=not no_worker)
+    sys.exit(status)
+
+
+@cli.command()
+def worker() -> None:
+    """Deliver only; callbacks are taken elsewhere."""
+    with plain_trouble():
+        settings = _started()
+        from service import app  # noqa: PLC0415
+
+        status = app.work(settings)
+    sys.exit(status)
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the demo.  [default: 8080, or a free one]")
+@click.option("--exit", "exit_after", is_flag=True, help="Stop once the invoice is captured.")
+def demo(port: int | None, exit_after: bool) -> None:  # noqa: FBT001  # click's shape
+    """Show everything on this machine, with nothing to set up.
+
+    A simulated provider, a mail server with an inbox page, and the service: an invoice is created, delivered and
+    captured. Neither your settings nor your .env are read.
+    """
+    import asyncio  # noqa: PLC0415
+
+    quiet_log()
+    with plain_trouble():
+        from service import app  # noqa: PLC0415
+        from service.simulator.demo import run_demo  # noqa: PLC0415
+
+        show = run_demo(port=port, exit_after=exit_after, open_service=app.demo_service, echo=click.echo)
+        try:
+            status = asyncio.run(show)
+        except KeyboardInterrupt:
+            status = 1 if exit_after else 0  # with --exit, 0 is kept for an invoice that was captured
+    sys.exit(status)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def check(as_json: bool) -> None:  # noqa: FBT001  # click's shape
+    """Try the settings for real and say what to mend."""
+    import asyncio  # noqa: PLC0415
+
+    with plain_trouble():
+        from service.settings import Need  # noqa: PLC0415
+
+        settings = load(Need.SERVE)
+        from service import app  # noqa: PLC0415
+
+        results = asyncio.run(app.check(settings))
+    if as_json:
+        print_json([{"name": result.name, "ok": result.ok, "detail": result.detail} for result in results])
+    else:
+        from service.terminal import table  # noqa: PLC0415
+
+        rows = [("ok" if result.ok else "WRONG", result.name, result.detail) for result in results]
+        click.echo(table(("", "WHAT", "FOUND"), rows, width=None))
+    sys.exit(0 if all(result.ok for result in results) else 1)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the record's schema up to date."""
+    with plain_trouble():
+        from service.settings import Need  # noqa: PLC0415
+
+        settings = load(Need.STORE)
+        from service import app  # noqa: PLC0415
+
+        click.echo(app.migrate(settings))
+
+
+def _started() -> "Settings":
+    """Return all settings for a process that stays, with its log on standard output."""
+    from service import log  # noqa: PLC0415
+    from service.settings import Need  # noqa: PLC0415
+
+    settings = load(Need.SERVE)
+    log.configure(settings.log_format, settings.log_level, secrets=settings.secret_texts)
+    return settings
+
+
+cli.add_command(deliveries)

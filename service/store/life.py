@@ -1,0 +1,231 @@
+"""The rules of a row's life as pure functions: what an arrival, a save, a fact or an operator makes of it, and nothing of SQL."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from service.delivery import (
+    PROVIDER_LANE,
+    Arrival,
+    Capture,
+    Claim,
+    Delivery,
+    Entry,
+    LeaseLost,
+    Outcome,
+    Received,
+    Request,
+    Result,
+    Schedule,
+    Send,
+    Settled,
+    Step,
+)
+from service.privacy import scrub
+from service.store.rows import Held
+
+
+def entered(arrival: Arrival, now: datetime) -> Held:
+    """Return the row of a transaction that nobody knew: open, and due now (`now` is the database's everywhere here)."""
+    return Held(
+        delivery=Delivery(
+            id=arrival.transaction_id,
+            account_id=arrival.account_id,
+            transaction_id=arrival.transaction_id,
+            received_at=arrival.at,
+            due_at=now,
+        )
+    )
+
+
+def arrived(held: Held, arrival: Arrival, now: datetime) -> tuple[Held, Received]:
+    """Return what a further callback makes of a row. It touches neither the lease nor `no_send_before`."""
+    delivery = held.delivery
+    if delivery.outcome is Outcome.OPEN:
+        return woken(held, now), Received.WOKEN
+    if delivery.outcome is Outcome.SKIPPED or delivery.closed_waiting:
+        reopened = replace(held, delivery=_reopened(delivery))
+        return woken(reopened, now), Received.REOPENED
+    if delivery.outcome is Outcome.COMPLETED and arrival.event:
+        return woken(held, now), Received.WOKEN
+    return held, Received.UNCHANGED
+
+
+def woken(held: Held, now: datetime) -> Held:
+    """Return the row due now at the latest, and so that a save in flight sees that it was woken."""
+    return replace(held, delivery=_due_by(held.delivery, now), wakes=held.wakes + 1)
+
+
+def renewed(held: Held, token: str, *, lease: float, now: datetime) -> Held | None:
+    """Return the row with its lease extended; None when it is not held by this token any more."""
+    if not _in_hand(held, token, now):
+        return None
+    return replace(held, leased_until=now + timedelta(seconds=lease))
+
+
+def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now: datetime) -> Held:
+    """Return the row as whoever claimed it leaves it; raises `LeaseLost` when another has it.
+
+    A lease that ran out and was taken by nobody is still the claim's: the token decides. What the claim cannot know
+    stays: the facts, the attempts and captures begun, the round and the address that an operator gave.
+    """
+    if held.lease_token != claim.token:
+        raise LeaseLost
+    kept = _keeping(held.delivery, delivery)
+    asked = held.asked > claim.wakes
+    if asked:
+        # An operator's retry or resend that came meanwhile is not lost, even if this step would have closed the row.
+        kept = replace(_fresh(kept), no_send_before=held.delivery.no_send_before)
+    if schedule.no_send_for is not None:
+        kept = replace(kept, no_send_before=now + timedelta(seconds=schedule.no_send_for))
+    due = None if schedule.due_in is None else now + timedelta(seconds=schedule.due_in)
+    kept = replace(kept, due_at=due, send_to=kept.send_to if kept.outcome is Outcome.OPEN else None)
+    if asked or (held.wakes > claim.wakes and _looks_again(kept)):
+        kept = _due_by(kept, now)
+    return replace(held, delivery=kept, lease_token=None, leased_until=None)
+
+
+def send_begun(held: Held, claim: Claim, send: Send, now: datetime) -> Held:
+    """Return the row with one more attempt; raises `LeaseLost` unless the lease is held and has not run out."""
+    if not _in_hand(held, claim.token, now):
+        raise LeaseLost
+    delivery = replace(
+        held.delivery,
+        attempt=held.delivery.attempt + 1,
+        channel=send.channel,
+        recipient=send.recipient,
+        recipient_key=send.recipient_key,
+    )
+    return replace(held, delivery=delivery)
+
+
+def capture_begun(held: Held, claim: Claim, now: datetime) -> Held:
+    """Return the row with one more capture begun; raises `LeaseLost` as `send_begun`."""
+    if not _in_hand(held, claim.token, now):
+        raise LeaseLost
+    return replace(held, captures_begun=held.captures_begun + 1)
+
+
+def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime) -> Held:
+    """Return the row after a send's outcome became known; `begun_under` is the lease it was begun under.
+
+    While that lease is in place its holder goes on from here and saves; otherwise the outcome is late, and an open
+    delivery is woken, so that a repeat that was planned is reconsidered.
+    """
+    if send.outcome is not Settled.ACCEPTED:
+        return held
+    delivery = held.delivery
+    if delivery.delivered_at is None:
+        delivery = replace(delivery, delivered_at=send.settled_at or now)
+    if delivery.delivery_proof is None:
+        delivery = replace(delivery, delivery_proof=send.proof)
+    return _told(replace(held, delivery=delivery), begun_under, now)
+
+
+def capture_settled(
+    held: Held, capture: Capture, begun_under: str | None, now: datetime, *, began_at: datetime | None
+) -> Held:
+    """Return the row after a capture's outcome became known, as `send_settled`; `began_at` is the provider's time."""
+    if capture.outcome is not Settled.ACCEPTED and began_at is None:
+        return held
+    known_at = capture.settled_at or now
+    delivery = held.delivery
+    if delivery.captured_at is None:
+        delivery = replace(delivery, captured_at=began_at or known_at)
+    if delivery.captured_known_at is None:
+        delivery = replace(delivery, captured_known_at=known_at)
+    return _told(replace(held, delivery=delivery), begun_under, now)
+
+
+def retried(held: Held, now: datetime) -> Held:
+    """Return the row open and due now, with a new give-up clock. A lease stays whose it is; its save will honour this."""
+    delivery = replace(_fresh(held.delivery), no_send_before=None, claims=0, due_at=now)
+    return replace(held, delivery=delivery, wakes=held.wakes + 1, asked=held.wakes + 1)
+
+
+def resent(held: Held, request: Request, now: datetime) -> Held:
+    """Return the row as `retried`, in a new round that one more accepted send will end."""
+    again = retried(held, now)
+    return replace(again, delivery=replace(again.delivery, round=held.delivery.round + 1, send_to=request.to))
+
+
+def cancelled(held: Held, request: Request) -> Held:
+    """Return the row stopped. The lease is taken away, so whoever works on it begins no new effect."""
+    delivery = replace(
+        held.delivery,
+        outcome=Outcome.CANCELLED,
+        reason=scrub(_said("stopped", request)),
+        closed_at=request.at,
+        closed_waiting=False,
+        due_at=None,
+        send_to=None,
+    )
+    return replace(held, delivery=delivery, lease_token=None, leased_until=None)
+
+
+def asked_for(verb: str, request: Request, result: Result = Result.ACCEPTED) -> Entry:
+    """Return the line of history about what an operator asked."""
+    return Entry(at=request.at, step=Step.OPERATOR, result=result, detail=scrub(_said(verb, request)))
+
+
+def _said(verb: str, request: Request) -> str:
+    return f"{verb} by {request.by}" + (f": {request.reason}" if request.reason else "")
+
+
+def _in_hand(held: Held, token: str, now: datetime) -> bool:
+    return held.lease_token == token and held.leased_until is not None and held.leased_until > now
+
+
+def _told(held: Held, begun_under: str | None, now: datetime) -> Held:
+    in_step = begun_under is not None and held.lease_token == begun_under
+    return held if in_step or held.delivery.outcome is not Outcome.OPEN else woken(held, now)
+
+
+def _due_by(delivery: Delivery, now: datetime) -> Delivery:
+    return replace(delivery, due_at=now if delivery.due_at is None else min(delivery.due_at, now))
+
+
+def _looks_again(delivery: Delivery) -> bool:
+    """Say whether a wake-up that came during the step that led here is worth a look: as `arrived` would have had it."""
+    return delivery.outcome in {Outcome.OPEN, Outcome.COMPLETED, Outcome.SKIPPED} or delivery.closed_waiting
+
+
+def _reopened(delivery: Delivery) -> Delivery:
+    return replace(
+        delivery,
+        outcome=Outcome.OPEN,
+        reason=None,
+        lane=PROVIDER_LANE,  # whatever it waited for last, the transaction is read first
+        closed_at=None,
+        closed_waiting=False,
+        due_at=None,
+        postponed=0,
+        patience_used=0.0,
+        patience_since=None,
+    )
+
+
+def _fresh(delivery: Delivery) -> Delivery:
+    if delivery.outcome is not Outcome.OPEN:
+        return replace(_reopened(delivery), errors=0)
+    return replace(delivery, reason=None, postponed=0, errors=0, patience_used=0.0, patience_since=None)
+
+
+def _keeping(old: Delivery, new: Delivery) -> Delivery:
+    """Return `new` with what is not the claim's to write taken from the row, and the facts of both."""
+    return replace(
+        new,
+        id=old.id,
+        account_id=old.account_id,
+        transaction_id=old.transaction_id,
+        received_at=old.received_at,
+        kind=old.kind,
+        attempt=old.attempt,
+        claims=0,
+        round=old.round,
+        send_to=old.send_to,
+        delivered_at=old.delivered_at or new.delivered_at,
+        delivery_proof=old.delivery_proof or new.delivery_proof,
+        captured_at=old.captured_at or new.captured_at,
+        captured_known_at=old.captured_known_at or new.captured_known_at,
+        voided_at=old.voided_at or new.voided_at,
+    )

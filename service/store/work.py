@@ -1,0 +1,168 @@
+"""The writes of the Store protocol, each as a function of the group's book: the rules of life.py applied to its rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.delivery import (
+    Arrival,
+    Capture,
+    Claim,
+    Delivery,
+    Entry,
+    IntentOpen,
+    LeaseLost,
+    Outcome,
+    Received,
+    Request,
+    Result,
+    Schedule,
+    Send,
+    Settled,
+    Step,
+)
+from service.store import life
+from service.store.book import Book
+from service.store.rows import Held, Intent
+
+# What a function raises here it raises before it has put anything into the book: a failure of one write must not leave
+# half of it in a group that is committed for the others.
+
+_UNANSWERED = frozenset({Settled.OPEN, Settled.PENDING})
+
+
+def receive(book: Book, arrival: Arrival) -> Received:
+    held = book.get(arrival.transaction_id)
+    if held is None:
+        book.enter(life.entered(arrival, book.now), _received(arrival, arrival.source))
+        return Received.NEW
+    after, received = life.arrived(held, arrival, book.now)
+    if received is Received.REOPENED:
+        book.put(after, _received(arrival, f"{arrival.source}: opened again"))
+    else:
+        book.put(after)
+    return received
+
+
+def renew(book: Book, claim: Claim, lease: float) -> bool:
+    held = book.get(claim.delivery.id)
+    after = held and life.renewed(held, claim.token, lease=lease, now=book.now)
+    if after is None:
+        return False
+    book.put(after)
+    return True
+
+
+def save(book: Book, claim: Claim, delivery: Delivery, schedule: Schedule, entries: Sequence[Entry]) -> None:
+    book.put(life.saved(_leased(book, claim), claim, delivery, schedule, book.now), *entries)
+
+
+def begin_send(book: Book, claim: Claim, send: Send) -> None:
+    after = life.send_begun(_leased(book, claim), claim, send, book.now)
+    reached = (send.delivery_id, send.recipient_key, send.channel)
+    for other in (intent.value for intent in book.sends.all()):
+        same = (other.delivery_id, other.recipient_key, other.channel) == reached
+        if other.id == send.id or (same and other.outcome is Settled.OPEN):
+            raise IntentOpen
+    book.put(after)
+    begun = replace(send, begun_at=book.now, outcome=Settled.OPEN)
+    book.sends.put(send.id, Intent(value=begun, ordinal=after.delivery.attempt, lease_token=claim.token))
+
+
+def settle_send(book: Book, send: Send, entries: Sequence[Entry]) -> None:
+    held, known = book.row(send.delivery_id), book.sends.get(send.id)
+    begun_under = None
+    if known is None:
+        # The intent's own commit was lost with the database it went to; what came of it must not be.
+        held = replace(held, delivery=replace(held.delivery, attempt=held.delivery.attempt + 1))
+        book.sends.put(send.id, Intent(value=send, ordinal=held.delivery.attempt, lease_token=None))
+    else:
+        begun_under = known.lease_token
+        if known.value.outcome is send.outcome:
+            return  # told twice
+        if known.value.outcome is not Settled.ACCEPTED:
+            settled = replace(
+                known.value, outcome=send.outcome, answer=send.answer, proof=send.proof, settled_at=send.settled_at
+            )
+            book.sends.put(send.id, replace(known, value=settled))
+    book.put(life.send_settled(held, send, begun_under, book.now), *entries)
+
+
+def begin_capture(book: Book, claim: Claim, capture: Capture) -> None:
+    after = life.capture_begun(_leased(book, claim), claim, book.now)
+    for other in (intent.value for intent in book.captures.all()):
+        same = other.transaction_id == capture.transaction_id
+        if other.id == capture.id or (same and other.outcome in _UNANSWERED):
+            raise IntentOpen
+    book.put(after)
+    begun = replace(capture, begun_at=book.now, outcome=Settled.OPEN)
+    book.captures.put(capture.id, Intent(value=begun, ordinal=after.captures_begun, lease_token=claim.token))
+
+
+def settle_capture(book: Book, capture: Capture, entries: Sequence[Entry], began_at: datetime | None) -> None:
+    held, known = book.row(capture.delivery_id), book.captures.get(capture.id)
+    begun_under = None
+    if known is None:  # as in `settle_send`
+        held = replace(held, captures_begun=held.captures_begun + 1)
+        book.captures.put(capture.id, Intent(value=capture, ordinal=held.captures_begun, lease_token=None))
+    else:
+        begun_under = known.lease_token
+        settled = _answered(book, known.value, capture)
+        if settled == known.value and capture.outcome is known.value.outcome:
+            entries = ()  # told twice
+        book.captures.put(capture.id, replace(known, value=settled))
+    book.put(life.capture_settled(held, capture, begun_under, book.now, began_at=began_at), *entries)
+
+
+def retry(book: Book, delivery_id: str, request: Request) -> Delivery:
+    return _asked(book, life.retried(book.row(delivery_id), book.now), life.asked_for("retry", request))
+
+
+def resend(book: Book, delivery_id: str, request: Request) -> Delivery:
+    return _asked(book, life.resent(book.row(delivery_id), request, book.now), life.asked_for("resend", request))
+
+
+def cancel(book: Book, delivery_id: str, request: Request) -> Delivery:
+    held = book.row(delivery_id)
+    if held.delivery.outcome is Outcome.COMPLETED:  # there is nothing left to stop, and what happened stays true
+        return _asked(book, held, life.asked_for("completed before it was cancelled", request, Result.SKIPPED))
+    return _asked(book, life.cancelled(held, request), life.asked_for("cancel", request))
+
+
+def _received(arrival: Arrival, detail: str) -> Entry:
+    return Entry(at=arrival.at, step=Step.RECEIVE, result=Result.ACCEPTED, detail=detail)
+
+
+def _leased(book: Book, claim: Claim) -> Held:
+    held = book.get(claim.delivery.id)
+    if held is None:
+        raise LeaseLost
+    return held
+
+
+def _asked(book: Book, held: Held, entry: Entry) -> Delivery:
+    book.put(held, entry)
+    return held.delivery
+
+
+def _answered(book: Book, known: Capture, told: Capture) -> Capture:
+    """Return what is known of a capture after it was told. An accepted one stays so."""
+    if known.outcome is Settled.ACCEPTED:
+        return known
+    outcome = told.outcome
+    if outcome is Settled.PENDING and any(
+        other.value.transaction_id == told.transaction_id
+        and other.value.id != told.id
+        and other.value.outcome in _UNANSWERED
+        for other in book.captures.all()
+    ):
+        # It was given up for unconfirmed and another begun before its 202 became known: two cannot both be awaited.
+        outcome = Settled.UNCONFIRMED
+    return replace(
+        known,
+        outcome=outcome,
+        event_request_id=told.event_request_id or known.event_request_id,
+        event_id=told.event_id or known.event_id,
+        detail=told.detail,
+        settled_at=told.settled_at,
+    )

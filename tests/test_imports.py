@@ -1,0 +1,223 @@
+"""Who may import whom, and that importing does nothing: the shape of the code, held by a test."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SERVICE = REPOSITORY / "service"
+NOUNS = {"delivery", "privacy"}
+WIRING = {"app", "cli", "cli_frame", "cli_deliveries", "__main__"}
+
+# What each part (a module or a package of `service`) may import of ours, its own modules aside. A name stands for that
+# module alone; `name.*` for all of a package.
+MAY: dict[str, set[str]] = {
+    "delivery": set(),
+    "privacy": set(),
+    "log": {"privacy"},
+    "metrics": NOUNS,
+    "record_json": NOUNS,
+    "terminal": {*NOUNS, "record_json"},
+    # the core
+    "capture": NOUNS,
+    "decide": NOUNS,
+    "pipeline": {*NOUNS, "capture", "decide", "metrics"},
+    "worker": {*NOUNS, "decide", "metrics", "pipeline"},
+    # adapters: never each other, never the settings
+    "channels": NOUNS,
+    "dintero": NOUNS,
+    "pdf": {*NOUNS, "pdf_child"},
+    "pdf_child": set(),  # it runs where a hostile document can do no harm, and should know nothing
+    "render": NOUNS,
+    "store": NOUNS,
+    "web": {*NOUNS, "metrics"},
+    # settings know the channels' table and the form of their addresses, to judge them before anything is opened
+    "setting_sources": set(),
+    "setting_values": {*NOUNS, "channels", "channels.smtp_url"},
+    "settings": {*NOUNS, "setting_sources", "setting_values"},
+    # it signs as the provider does, in the one place that knows how
+    "simulator": {*NOUNS, "dintero.callback"},
+    "app": {
+        *NOUNS,
+        *("capture", "decide", "log", "metrics", "pdf", "pipeline", "record_json", "render", "settings", "worker"),
+        *("channels.*", "dintero.*", "store.*", "web.*"),
+    },
+    "cli": {*NOUNS, "app", "cli_deliveries", "cli_frame", "log", "settings", "simulator.*", "terminal"},
+    "cli_deliveries": {*NOUNS, "app", "cli_frame", "record_json", "setting_values", "settings", "terminal"},
+    "cli_frame": {*NOUNS, "app", "log", "settings"},
+    "__main__": {"cli"},
+}
+
+# The parts that a library has its home in; one that is not named may be used anywhere.
+HOMES = {
+    "aiosmtplib": {"channels"},
+    "alembic": {"store"},
+    "click": {"cli", "cli_frame", "cli_deliveries"},
+    "css_inline": {"render"},
+    "fpdf": {"simulator"},
+    "httpx": set[str](),
+    "httpx2": {"dintero", "simulator"},
+    "jinja2": {"render", "simulator"},
+    "phonenumbers": {"channels"},
+    "prometheus_client": {"metrics"},
+    "psycopg": {"store"},
+    "pydantic": {"settings"},
+    "pydantic_settings": {"settings"},
+    "pypdf": {"pdf_child"},
+    "requests": set[str](),
+    "smtplib": set[str](),
+    "sqlalchemy": {"store"},
+    "sqlite3": {"store"},
+    "starlette": {"app", "simulator", "web"},
+    "uvicorn": {"app", "simulator"},
+}
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the service by its name below `service`; the package itself is the empty name."""
+    found = {}
+    for path in sorted(SERVICE.rglob("*.py")):
+        parts = path.relative_to(SERVICE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of whatever is imported anywhere in a module, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = ["service", *filter(None, module.split("."))][: None if is_package else -1]
+                base = ".".join([*above[: len(above) - node.level + 1], *([base] if base else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def ours(name: str) -> str | None:
+    """Return which module of ours an imported name lies in, without `service.`; None for others' names."""
+    if name.split(".", maxsplit=1)[0] != "service":
+        return None
+    path = name.split(".")[1:]
+    while path and ".".join(path) not in MODULES:
+        path.pop()
+    return ".".join(path)
+
+
+def allowed(part: str, target: str) -> bool:
+    if target in ("", part) or target.startswith(f"{part}."):
+        return True
+    return target in MAY[part] or any(
+        rule.endswith(".*") and (target == rule[:-2] or target.startswith(rule[:-1])) for rule in MAY[part]
+    )
+
+
+def used(module: str) -> list[tuple[int, str]]:
+    path = MODULES[module]
+    return list(imports(ast.parse(path.read_text()), module, is_package=path.name == "__init__.py"))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_imports_point_at_the_nouns(module: str) -> None:
+    part = module.split(".", maxsplit=1)[0]
+    assert part in MAY, f"{part} is new: say in MAY what it may import"
+    sideways = [
+        f"line {line}: {name}"
+        for line, name in used(module)
+        if (target := ours(name)) is not None and not allowed(part, target)
+    ]
+    assert not sideways
+
+
+def test_table_names_no_part_that_is_gone() -> None:
+    parts = {module.split(".")[0] for module in MODULES if module}
+    rules = {rule.removesuffix(".*") for rules in MAY.values() for rule in rules}
+    assert set(MAY) == parts
+    assert rules <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_libraries_stay_at_home(module: str) -> None:
+    part = module.split(".", maxsplit=1)[0]
+    astray = [
+        f"line {line}: {name}" for line, name in used(module) if part not in HOMES.get(name.split(".")[0], {part})
+    ]
+    assert not astray
+
+
+def test_one_module_of_a_package_knows_the_http_client() -> None:
+    """It is imported under the older name, so that going back or on is a change of one line."""
+    where = [module for module in MODULES if any(name.split(".")[0] == "httpx2" for _, name in used(module))]
+    assert sorted(module.split(".")[0] for module in where) == ["dintero", "simulator"], where
+    for module in where:
+        assert "import httpx2 as httpx\n" in MODULES[module].read_text()
+
+
+def test_tests_may_see_everything_and_the_service_no_tests() -> None:
+    assert not [module for module in MODULES for _, name in used(module) if name.split(".")[0] == "tests"]
+
+
+WATCH = """
+import os, sys, threading
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+seen = []
+def watch(event, args):
+    if event in {"socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.mkdir"}:
+        seen.append(f"{event} {args}")
+    elif event == "open" and isinstance(args[2], int) and args[2] & WRITES:
+        seen.append(f"writes {args[0]}")
+    elif event == "open" and str(args[0]).startswith(sys.argv[1]) and not str(args[0]).endswith((".py", ".pyc")):
+        seen.append(f"reads {args[0]}")
+sys.addaudithook(watch)
+import importlib
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+if threading.active_count() != 1:
+    seen.append("starts a thread")
+sys.stderr.write("\\n".join(seen))
+"""
+
+
+def test_nothing_happens_at_import(tmp_path: Path) -> None:
+    """No socket, no file, no process, no thread, no output; Alembic's own scripts are run, not imported."""
+    names = [f"service.{name}".rstrip(".") for name in MODULES if "migrations" not in name and name != "__main__"]
+    env = {name: text for name, text in os.environ.items() if not name.startswith("DELIVERY_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WATCH, str(REPOSITORY), *names],
+        cwd=tmp_path,
+        env={**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def started(*arguments: str) -> set[str]:
+    """Return the modules that a command of ours has imported when it is done."""
+    script = "import sys; from service.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stderr.split())
+
+
+def test_help_imports_only_what_it_needs() -> None:
+    """So that `--help` is there at once: no database, no web server, no simulator."""
+    slow = {"sqlalchemy", "alembic", "uvicorn", "starlette", "httpx2", "babel", "jinja2", "pypdf", "fpdf", "psycopg"}
+    assert not started("--help") & {*slow, "pydantic", "service.app", "service.simulator"}

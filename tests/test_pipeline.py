@@ -1,0 +1,566 @@
+"""Deliveries from arrival to close: the real pipeline, worker and store, with a provider and a channel of our own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from service.decide import Rules
+from service.delivery import (
+    AccountFailure,
+    Arrival,
+    BadDocument,
+    CaptureAnswer,
+    CaptureOrder,
+    Collection,
+    Delivery,
+    Outcome,
+    Party,
+    PermanentFailure,
+    Proof,
+    Purpose,
+    Request,
+    Result,
+    Settled,
+    Standing,
+    Step,
+    Store,
+    StoreUnavailable,
+    TransientFailure,
+    UnconfirmedFailure,
+)
+from service.metrics import Metrics
+from service.pipeline import Pipeline
+from service.store import open_store
+from service.worker import Worker
+from tests.fakes import (
+    ACCOUNT,
+    FakeChannel,
+    FakeInspector,
+    FakePayments,
+    FakeRenderer,
+    MovedClock,
+    a_transaction,
+)
+
+ID = f"{ACCOUNT}.a"
+RULES = Rules(
+    order=CaptureOrder.AFTER_DELIVERY,
+    retry_delays=(60.0, 300.0),
+    give_up_after=3600,
+    capture_give_up_after=86400,
+    unconfirmed_retries=1,
+    unconfirmed_delay=900,
+    capture_timeout=60,
+)
+
+
+@dataclass
+class Bench:
+    """One service without its edges."""
+
+    clock: MovedClock
+    store: Store
+    payments: FakePayments
+    channel: FakeChannel
+    renderer: FakeRenderer
+    rules: Rules = RULES
+
+    def worker(self) -> Worker:
+        metrics = Metrics()
+        pipeline = Pipeline(
+            store=self.store,
+            payments=self.payments,
+            channels=(self.channel,),
+            renderer=self.renderer,
+            inspector=FakeInspector(),
+            rules=self.rules,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+            metrics=metrics,
+        )
+        return Worker(
+            store=self.store,
+            pipeline=pipeline,
+            rules=self.rules,
+            clock=self.clock,
+            metrics=metrics,
+            account_id=ACCOUNT,
+            channels=("email",),
+            concurrency=4,
+            lease=60,
+            stop_grace=5,
+        )
+
+    async def arrive(self, transaction_id: str = ID, *, event: bool = False) -> None:
+        arrival = Arrival(transaction_id=transaction_id, account_id=ACCOUNT, at=self.clock.now(), event=event)
+        await self.store.receive(arrival)
+
+    async def work(self, *, after: float = 0) -> Delivery:
+        self.clock.advance(after)
+        await self.worker().drain()
+        return await self.delivery()
+
+    async def delivery(self, transaction_id: str = ID) -> Delivery:
+        (found,) = await self.store.find(transaction_id)
+        return found
+
+    async def told(self) -> list[tuple[Step, Result]]:
+        return [(entry.step, entry.result) for entry in await self.store.history(ID)]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    clock = MovedClock()
+    async with open_store(f"sqlite:///{tmp_path}/d.db", clock=clock) as store:
+        payments = FakePayments(clock)
+        payments.add(a_transaction())
+        yield Bench(clock=clock, store=store, payments=payments, channel=FakeChannel(), renderer=FakeRenderer())
+
+
+def before(bench: Bench) -> None:
+    bench.rules = replace(RULES, order=CaptureOrder.BEFORE_DELIVERY)
+
+
+async def test_an_invoice_is_delivered_then_captured(bench: Bench) -> None:
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.reason, done.progress) == (Outcome.COMPLETED, None, ("delivered", "captured"))
+    assert (done.channel, done.recipient, done.delivery_proof) == ("email", "o***@x.example", Proof.RELAY)
+    assert (done.attempt, done.due_at, done.invoice_number) == (1, None, "A1B2C-000001")
+    assert len(bench.channel.sent) == 1
+    (capture,) = bench.payments.captures
+    assert (capture.reference, capture.amount) == (f"{ID}:invoice", 50000)
+    assert await bench.told() == [
+        (Step.RECEIVE, Result.ACCEPTED),
+        (Step.FETCH, Result.ACCEPTED),
+        (Step.DELIVER, Result.ACCEPTED),
+        (Step.CAPTURE, Result.ACCEPTED),
+        (Step.CLOSE, Result.ACCEPTED),
+    ]
+
+
+async def test_it_is_read_again_before_the_capture(bench: Bench) -> None:
+    bench.channel.plan = [lambda: bench.payments.change(ID, standing=Standing.VOIDED)]
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.progress) == (Outcome.CANCELLED, ("delivered",))
+    assert "after the customer had" in (done.reason or "")
+    assert done.voided_at is not None
+    assert bench.payments.captures == []
+
+
+async def test_capture_first_reads_transaction_and_document_again_and_sends_that(bench: Bench) -> None:
+    before(bench)
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.progress) == (Outcome.COMPLETED, ("captured", "delivered"))
+    assert len(bench.payments.documents) == 2
+    assert len(bench.channel.sent) == 1
+
+
+async def test_capture_first_captures_nothing_that_could_not_be_sent(bench: Bench) -> None:
+    before(bench)
+    bench.payments.change(ID, billing=Party(country="NO"))
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.reason) == (Outcome.FAILED, "no usable e-mail address")
+    assert bench.payments.captures == []
+
+
+async def test_capture_first_sends_nothing_without_begun_collection(bench: Bench) -> None:
+    before(bench)
+    bench.payments.plan["capture"] = [TransientFailure("Dintero answered 503")]
+    await bench.arrive()
+    waits = await bench.work()
+    assert (waits.outcome, waits.reason) == (Outcome.OPEN, "Dintero answered 503")
+    assert bench.channel.sent == []
+    assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+    assert len(bench.channel.sent) == 1
+
+
+async def test_a_duplicate_changes_nothing_on_what_is_completed(bench: Bench) -> None:
+    await bench.arrive()
+    done = await bench.work()
+    reads = len(bench.payments.reads)
+    await bench.arrive()
+    assert await bench.work() == done
+    assert len(bench.payments.reads) == reads
+
+
+async def test_a_void_after_completion_leaves_the_outcome_and_says_so(bench: Bench) -> None:
+    await bench.arrive()
+    await bench.work()
+    bench.payments.change(ID, standing=Standing.VOIDED)
+    await bench.arrive(event=True)
+    bench.payments.plan["read"] = [TransientFailure("Dintero answered 503")]
+    await bench.work()
+    done = await bench.work(after=61)
+    assert done.outcome is Outcome.COMPLETED
+    assert done.voided_at is not None
+    assert done.due_at is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "order"),
+    [
+        (TransientFailure("451 4.7.1 greylisted"), "after"),
+        (AccountFailure("535 5.7.8 wrong password"), "after"),
+        (TransientFailure("451 4.7.1 greylisted"), "before"),
+    ],
+)
+async def test_a_refusal_for_now_comes_again_on_the_schedule(bench: Bench, failure: Exception, order: str) -> None:
+    if order == "before":
+        before(bench)
+    bench.channel.plan = [failure, failure]
+    await bench.arrive()
+    first = await bench.work()
+    assert (first.outcome, first.lane, first.attempt) == (Outcome.OPEN, "email", 1)
+    assert first.reason == str(failure)
+    assert (await bench.work(after=59)).attempt == 1
+    assert (await bench.work(after=2)).attempt == 2
+    assert (await bench.work(after=299)).attempt == 2
+    done = await bench.work(after=2)
+    assert (done.outcome, done.attempt, done.reason) == (Outcome.COMPLETED, 3, None)
+    sends = await bench.store.sends(ID)
+    assert [send.outcome for send in sends] == [Settled.REFUSED, Settled.REFUSED, Settled.ACCEPTED]
+    assert len({send.message_id for send in sends}) == 1
+
+
+async def test_a_servers_own_delay_lengthens_ours(bench: Bench) -> None:
+    bench.channel.plan = [TransientFailure("451 wait", retry_after=120)]
+    await bench.arrive()
+    await bench.work()
+    assert (await bench.work(after=119)).attempt == 1
+    assert (await bench.work(after=2)).outcome is Outcome.COMPLETED
+
+
+async def test_a_callback_does_not_bring_a_refused_send_forward(bench: Bench) -> None:
+    bench.channel.plan = [TransientFailure("451 later")]
+    await bench.arrive()
+    await bench.work()
+    await bench.arrive()
+    woken = await bench.work(after=10)
+    assert (woken.attempt, woken.outcome) == (1, Outcome.OPEN)
+    assert (await bench.work(after=51)).outcome is Outcome.COMPLETED
+
+
+async def test_it_gives_up_in_the_end_and_a_retry_starts_the_clock_afresh(bench: Bench) -> None:
+    bench.channel.plan = [TransientFailure("451 later")] * 20
+    await bench.arrive()
+    await bench.work()
+    for _ in range(13):
+        delivery = await bench.work(after=301)
+    assert delivery.outcome is Outcome.FAILED
+    assert delivery.reason == "gave up after 60 minutes: 451 later"
+    assert bench.payments.captures == []
+    bench.channel.plan = [TransientFailure("451 later")]
+    await bench.store.retry(ID, Request(by="kari", at=bench.clock.now()))
+    assert (await bench.work()).outcome is Outcome.OPEN
+    assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+
+
+async def test_the_clock_stands_still_while_our_account_is_at_fault(bench: Bench) -> None:
+    bench.channel.plan = [AccountFailure("535 wrong password")] * 20
+    await bench.arrive()
+    for _ in range(20):
+        delivery = await bench.work(after=301)
+    assert delivery.outcome is Outcome.OPEN
+    assert (await bench.work(after=301)).outcome is Outcome.COMPLETED
+
+
+async def test_a_refusal_for_good_is_final_and_captures_nothing(bench: Bench) -> None:
+    bench.channel.plan = [PermanentFailure("550 5.1.1 no such user")]
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.reason, done.closed_at is not None) == (Outcome.FAILED, "550 5.1.1 no such user", True)
+    assert bench.payments.captures == []
+    await bench.arrive()
+    assert (await bench.work(after=86400)).outcome is Outcome.FAILED
+
+
+async def test_an_unconfirmed_send_is_repeated_to_the_byte(bench: Bench) -> None:
+    bench.channel.plan = [UnconfirmedFailure("the connection broke after the content")]
+    await bench.arrive()
+    waits = await bench.work()
+    assert (waits.outcome, waits.progress) == (Outcome.OPEN, ())
+    assert (await bench.work(after=890)).attempt == 1
+    done = await bench.work(after=11)
+    assert (done.outcome, done.attempt) == (Outcome.COMPLETED, 2)
+    first, repeat = await bench.store.sends(ID)
+    assert (first.purpose, repeat.purpose) == (Purpose.FIRST, Purpose.REPEAT)
+    assert (first.sha256, first.message_id) == (repeat.sha256, repeat.message_id)
+    assert (Step.DELIVER, Result.UNCONFIRMED) in await bench.told()
+
+
+async def test_a_repeat_that_would_differ_is_not_sent(bench: Bench) -> None:
+    bench.channel.plan = [UnconfirmedFailure("lost")]
+    await bench.arrive()
+    await bench.work()
+    bench.renderer.text = "another wording"
+    done = await bench.work(after=901)
+    assert (done.outcome, done.reason) == (Outcome.FAILED, "content changed since a send in doubt")
+    assert bench.channel.sent == []
+
+
+async def test_repeats_in_doubt_are_bounded(bench: Bench) -> None:
+    bench.channel.plan = [UnconfirmedFailure("lost")] * 9
+    await bench.arrive()
+    for _ in range(5):
+        done = await bench.work(after=901)
+    assert (done.outcome, done.attempt) == (Outcome.FAILED, 2)
+    assert bench.payments.captures == []
+
+
+async def test_a_process_that_dies_in_a_send_leaves_it_unconfirmed(bench: Bench) -> None:
+    reached = asyncio.Event()
+
+    async def hang(_: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    bench.channel.send = hang  # type: ignore[method-assign,assignment]
+    await bench.arrive()
+    dying = asyncio.create_task(bench.worker().run())
+    await reached.wait()
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    del bench.channel.send
+    assert (await bench.work(after=61)).outcome is Outcome.OPEN
+    assert bench.channel.sent == []
+    done = await bench.work(after=901)
+    assert (done.outcome, len(bench.channel.sent)) == (Outcome.COMPLETED, 1)
+    first, repeat = await bench.store.sends(ID)
+    assert (first.outcome, repeat.purpose) == (Settled.UNCONFIRMED, Purpose.REPEAT)
+
+
+async def test_a_lost_answer_to_a_capture_is_resolved_by_reading(bench: Bench) -> None:
+    def happened() -> object:
+        bench.payments.begin(ID, f"{ID}:invoice")
+        raise UnconfirmedFailure("no answer within 30 s")
+
+    bench.payments.plan["capture"] = [happened]
+    await bench.arrive()
+    waits = await bench.work()
+    assert (waits.outcome, waits.progress) == (Outcome.OPEN, ("delivered",))
+    done = await bench.work(after=61)
+    assert done.outcome is Outcome.COMPLETED
+    assert len(bench.payments.captures) == 1
+    (capture,) = await bench.store.captures(ID)
+    assert (capture.outcome, capture.event_id) == (Settled.ACCEPTED, "3")
+
+
+async def test_a_capture_that_left_no_trace_is_asked_for_again_only_later(bench: Bench) -> None:
+    bench.rules = replace(RULES, retry_delays=(20.0,))
+    bench.payments.plan["capture"] = [UnconfirmedFailure("no answer")]
+    await bench.arrive()
+    await bench.work()
+    assert (await bench.work(after=25)).outcome is Outcome.OPEN
+    assert len(bench.payments.captures) == 1
+    done = await bench.work(after=40)
+    assert done.outcome is Outcome.COMPLETED
+    assert len(bench.payments.captures) == 2
+    assert len(bench.channel.sent) == 1
+
+
+async def test_a_refused_capture_that_had_begun_is_success(bench: Bench) -> None:
+    def elsewhere() -> object:
+        bench.payments.begin(ID, "somebody")
+        raise PermanentFailure("Dintero answered 409")
+
+    bench.payments.plan["capture"] = [elsewhere]
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+
+
+async def test_a_refused_capture_that_had_not_begun_fails_with_progress_kept(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [PermanentFailure("Dintero answered 400: no")]
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.progress, done.reason) == (Outcome.FAILED, ("delivered",), "Dintero answered 400: no")
+
+
+@pytest.mark.parametrize(("retryable", "outcome"), [(True, Outcome.OPEN), (False, Outcome.FAILED)])
+async def test_a_200_whose_own_event_failed_is_no_success(bench: Bench, *, retryable: bool, outcome: Outcome) -> None:
+    def failed() -> object:
+        bench.payments.begin(ID, f"{ID}:invoice", success=False, error="limit", retryable=retryable)
+        return CaptureAnswer(transaction=bench.payments.transactions[ID])
+
+    bench.payments.plan["capture"] = [failed]
+    await bench.arrive()
+    delivery = await bench.work()
+    assert (delivery.outcome, delivery.progress) == (outcome, ("delivered",))
+    assert "limit" in (delivery.reason or "")
+    if retryable:
+        assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+    assert len(bench.channel.sent) == 1
+
+
+async def test_a_202_is_waited_for_and_nothing_else_is_captured(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [lambda: CaptureAnswer(event_request_id="req-1")]
+    await bench.arrive()
+    await bench.work()
+    waits = await bench.work(after=86000)
+    assert (waits.outcome, len(bench.payments.captures)) == (Outcome.OPEN, 1)
+    bench.payments.begin(ID, None, answers="req-1")
+    done = await bench.work(after=301)
+    assert (done.outcome, len(bench.payments.captures)) == (Outcome.COMPLETED, 1)
+
+
+async def test_collection_that_had_begun_counts_as_captured(bench: Bench) -> None:
+    bench.payments.begin(ID, "somebody")
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.progress) == (Outcome.COMPLETED, ("captured", "delivered"))
+    assert bench.payments.captures == []
+    assert len(bench.channel.sent) == 1
+
+
+async def test_already_paid_is_skipped(bench: Bench) -> None:
+    bench.payments.change(ID, collection=Collection(begun=True, paid=True))
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.reason) == (Outcome.SKIPPED, "already paid")
+    assert bench.channel.sent == []
+
+
+async def test_on_hold_waits_for_ever_and_then_goes_out(bench: Bench) -> None:
+    bench.payments.change(ID, standing=Standing.HELD, status="ON_HOLD")
+    await bench.arrive()
+    for _ in range(30):
+        delivery = await bench.work(after=301)
+    assert (delivery.outcome, delivery.attempt) == (Outcome.OPEN, 0)
+    deferred = [told for told in await bench.told() if told[1] is Result.DEFERRED]
+    assert len(deferred) == 1
+    bench.payments.change(ID, standing=Standing.AUTHORIZED)
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+
+
+async def test_a_missing_number_is_waited_for_and_a_callback_reopens_what_gave_up(bench: Bench) -> None:
+    bench.payments.change(ID, invoice_number=None)
+    await bench.arrive()
+    for _ in range(15):
+        delivery = await bench.work(after=301)
+    assert (delivery.outcome, delivery.closed_waiting) == (Outcome.FAILED, True)
+    bench.payments.change(ID, invoice_number="A1B2C-000002")
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+
+
+async def test_an_unknown_transaction_is_looked_for_again(bench: Bench) -> None:
+    bench.payments.plan["read"] = [TransientFailure("not known at Dintero (404)")]
+    await bench.arrive()
+    assert (await bench.work()).reason == "not known at Dintero (404)"
+    assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+
+
+async def test_skipped_by_default_is_looked_at_again_and_alarmed_about(bench: Bench) -> None:
+    bench.payments.change(ID, findings=())
+    await bench.arrive()
+    skipped = await bench.work()
+    assert (skipped.outcome, skipped.decided_by) == (Outcome.SKIPPED, "setting")
+    assert skipped.due_at is not None
+    bench.payments.plan["read"] = [TransientFailure("503")]
+    assert (await bench.work(after=3601)).outcome is Outcome.SKIPPED
+    alarmed = await bench.work(after=61)
+    assert (alarmed.outcome, alarmed.due_at) == (Outcome.SKIPPED, None)
+    assert "nobody delivers" in ((await bench.store.history(ID))[-1].detail or "")
+    assert (alarmed.closed_at, bench.channel.sent) == (skipped.closed_at, [])
+
+
+async def test_skipped_by_default_but_collected_by_kravia_is_no_alarm(bench: Bench) -> None:
+    bench.payments.change(ID, findings=())
+    await bench.arrive()
+    await bench.work()
+    told = await bench.told()
+    bench.payments.begin(ID, None)
+    looked = await bench.work(after=3601)
+    assert (looked.outcome, looked.due_at) == (Outcome.SKIPPED, None)
+    assert await bench.told() == told
+
+
+async def test_a_skipped_delivery_that_became_ours_is_delivered(bench: Bench) -> None:
+    bench.payments.change(ID, findings=())
+    await bench.arrive()
+    await bench.work()
+    bench.payments.change(ID, findings=a_transaction().findings)
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+
+
+async def test_a_bad_document_is_fetched_again_and_then_fails(bench: Bench) -> None:
+    bad = BadDocument("the document is HTML, not a PDF")
+    bench.payments.plan["invoice"] = [bad, bad, bad]
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.OPEN
+    assert (await bench.work(after=61)).outcome is Outcome.OPEN
+    done = await bench.work(after=301)
+    assert (done.outcome, done.reason) == (Outcome.FAILED, "the document is HTML, not a PDF")
+    assert bench.channel.sent == []
+    assert bench.payments.captures == []
+
+
+async def test_a_resend_is_one_more_mail_and_no_more_capture(bench: Bench) -> None:
+    await bench.arrive()
+    await bench.work()
+    await bench.store.resend(ID, Request(by="kari", at=bench.clock.now(), to="new@nordmann.example"))
+    done = await bench.work()
+    assert (done.outcome, len(bench.channel.sent), len(bench.payments.captures)) == (Outcome.COMPLETED, 2, 1)
+    assert bench.channel.sent[1].recipient.address == "new@nordmann.example"
+    assert bench.channel.sent[0].message_id != bench.channel.sent[1].message_id
+    assert (done.send_to, (await bench.store.sends(ID))[1].purpose) == (None, Purpose.RESEND)
+
+
+async def test_a_cancelled_delivery_does_nothing_more(bench: Bench) -> None:
+    await bench.arrive()
+    await bench.store.cancel(ID, Request(by="kari", at=bench.clock.now(), reason="wrong customer"))
+    done = await bench.work(after=86400)
+    assert done.outcome is Outcome.CANCELLED
+    assert bench.payments.reads == []
+
+
+async def test_a_bug_is_bounded(bench: Bench) -> None:
+    bench.payments.plan["invoice"] = [ZeroDivisionError("a bug")] * 9
+    await bench.arrive()
+    for _ in range(6):
+        done = await bench.work(after=301)
+    assert (done.outcome, done.errors) == (Outcome.FAILED, 5)
+    assert "ZeroDivisionError" in (done.reason or "")
+
+
+async def test_claims_that_are_never_saved_end(bench: Bench) -> None:
+    await bench.arrive()
+    for n in range(5):
+        claims = await bench.store.claim(ACCOUNT, "provider", 9, lease=60, suspects=n > 0)
+        assert len(claims) == 1
+        bench.clock.advance(61)
+    done = await bench.work()
+    assert (done.outcome, bench.payments.reads) == (Outcome.FAILED, [])
+
+
+async def test_a_fact_is_written_although_the_store_was_away(bench: Bench) -> None:
+    real = bench.store.settle_send
+    failures = iter([StoreUnavailable("gone"), StoreUnavailable("gone")])
+
+    async def flaky(*args: object) -> None:
+        for failure in failures:
+            raise failure
+        await real(*args)  # type: ignore[arg-type]
+
+    bench.store.settle_send = flaky  # type: ignore[method-assign,assignment]
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, len(bench.channel.sent)) == (Outcome.COMPLETED, 1)
+
+
+async def test_one_bad_delivery_leaves_every_other_alone(bench: Bench) -> None:
+    for n in range(30):
+        bench.payments.add(a_transaction(f"{ACCOUNT}.{n}", amount=0 if n % 10 == 0 else 50000))
+        await bench.arrive(f"{ACCOUNT}.{n}")
+    await bench.worker().drain()
+    listed = await bench.store.listing()
+    assert sorted(d.outcome for d in listed) == [Outcome.COMPLETED] * 27 + [Outcome.FAILED] * 3
+    assert len(bench.channel.sent) == 27

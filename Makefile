@@ -16,7 +16,7 @@ LOCK_ARGS :=
 
 # The caller's settings are for the caller's service: neither the demo nor a test may see them, in any case of letters.
 FORGET_SETTINGS := unset DELIVERY_ $$(env | awk -F= 'toupper($$1) ~ /^DELIVERY_[A-Z0-9_]*$$/ { print $$1 }')
-# Likewise a .env: the settings are read from the working directory, and this one has none.
+# Neither may a .env: the demo is given its settings, and the tests run in a folder that has none.
 PYTEST := $(PY) -m pytest --rootdir=. -c pyproject.toml
 
 help:
@@ -96,12 +96,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 # Three parts, each complete only with those above it: what the service runs on, what builds its wheel, what tests it.
 # The Dockerfile takes the first for the image. Resolved on the oldest Python that is supported: what only a newer one
-# needs would be missing, and a test installs it on whichever there is.
+# needs would be missing; a test looks for that on whichever Python there is.
 COMPILE = $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(LOCK_ARGS)
 PINS = sed -n 's/^\([^ \#]*==[^ ]*\).*/\1/p'
 # The blocks of the second file whose first line is not in the first.
-WITHOUT = awk 'FNR == NR { if (/^[^ \#]/) seen[$$1]; next } /^\#/ { next } /^[^ ]/ { keep = !($$1 in seen) } keep'
+WITHOUT = awk 'FNR == NR { if (/^[^ \#]/) seen[$$1]; next } /^(\#|$$)/ { next } /^[^ ]/ { keep = !($$1 in seen) } keep'
 
 lock: $(INSTALLED)
 	@$(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from service.channels import BUILT_IN
 from service.decide import Rules
-from service.delivery import Channel, ChannelContext, Clock, DeliveryFailure, Outcome, Store, StoreUnavailable
+from service.delivery import Channel, ChannelContext, Clock, DeliveryFailure, Store, StoreUnavailable
 from service.dintero.callback import Authenticator
 from service.dintero.client import CAPTURE_TIMEOUT, Dintero, open_dintero
 from service.metrics import Metrics

@@ -1,7 +1,7 @@
 """The child process that opens PDF documents, run as a script: it knows pypdf and nothing of the service.
 
-It says `ready`, then reads documents from standard input, each after its length in eight bytes, and answers each with
-a line of JSON: `{"pages": 3}` or `{"problem": "it is encrypted"}`.
+It says `ready` once it could open one of its own. Then it reads documents from standard input, each after its length
+in eight bytes, and answers each with a line of JSON: `{"pages": 3}` or `{"problem": "it is encrypted"}`.
 """
 
 import io
@@ -16,6 +16,21 @@ from typing import BinaryIO
 
 _LENGTH = struct.Struct(">Q")
 _TAIL = 1024  # bytes from the end within which a whole PDF has its end mark
+_SMALLEST = b"""%PDF-1.4
+1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
+2 0 obj<</Type/Pages/Count 1/Kids[3 0 R]>>endobj
+3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj
+xref
+0 4
+0000000000 65535 f\x20
+0000000009 00000 n\x20
+0000000052 00000 n\x20
+0000000101 00000 n\x20
+trailer<</Size 4/Root 1 0 R>>
+startxref
+160
+%%EOF
+"""
 
 
 def main() -> None:
@@ -24,10 +39,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
     logging.disable(logging.CRITICAL)
-    import pypdf  # noqa: F401, PLC0415 - before the limit, so that it is never the import that meets it
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit(resource.RLIMIT_AS, memory)
+    if _look(_SMALLEST) != {"pages": 1}:  # what is imported late is imported now, and no document is blamed for us
+        sys.exit(1)
     _say(answers, "ready")
     while (document := _next(sys.stdin.buffer)) is not None:
         _limit(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)

@@ -224,9 +224,10 @@ class Pipeline:
         for index, send in enumerate(work.sends):
             if send.outcome is Settled.OPEN:
                 work.sends[index] = await self._settle_send(
+                    work,
                     replace(
                         send, outcome=Settled.UNCONFIRMED, answer="the process ended before the answer was recorded"
-                    )
+                    ),
                 )
 
     async def _settle_open_capture(self, work: _Work) -> Ending | None:
@@ -331,7 +332,7 @@ class Pipeline:
         except CommitInDoubt:
             # Nothing is sent on a doubtful intent; if it did get in, it ends here as refused.
             never = replace(send, outcome=Settled.REFUSED, answer="never handed over")
-            await self._settle_send(never)
+            await self._settle_send(work, never)
             raise
         work.sends.append(send)
         work.delivery = replace(
@@ -362,7 +363,7 @@ class Pipeline:
     ) -> None:
         took = self._took("deliver", began)
         proof = receipt.proof if receipt else None
-        settled = await self._settle_send(replace(send, outcome=outcome, answer=answer, proof=proof))
+        settled = await self._settle_send(work, replace(send, outcome=outcome, answer=answer, proof=proof))
         work.sends[-1] = settled
         if receipt:
             first = work.delivery.delivered_at is None
@@ -379,7 +380,7 @@ class Pipeline:
             reason=None if receipt else answer,
         )
 
-    async def _settle_send(self, send: Send) -> Send:
+    async def _settle_send(self, work: _Work, send: Send) -> Send:
         results = {
             Settled.ACCEPTED: Result.ACCEPTED,
             Settled.UNCONFIRMED: Result.UNCONFIRMED,
@@ -394,7 +395,8 @@ class Pipeline:
             detail=send.answer,
             message_id=send.message_id,
         )
-        await self._record(lambda: self._store.settle_send(settled, (entry,)))
+        told = self._so_far(work, entry)
+        await self._record(lambda: self._store.settle_send(settled, told))
         return settled
 
     # --- capturing ---------------------------------------------------------------------------------------------------
@@ -508,7 +510,8 @@ class Pipeline:
             if work.delivery.captured_known_at is None:
                 work.delivery = replace(work.delivery, captured_at=begun_at, captured_known_at=now)
             work.delivery = progressed(work.delivery)
-        await self._record(lambda: self._store.settle_capture(settled, (entry,), began_at=begun_at))
+        told = self._so_far(work, entry)
+        await self._record(lambda: self._store.settle_capture(settled, told, began_at=begun_at))
         work.captures = [settled if known.id == settled.id else known for known in work.captures]
 
     # --- looking again, and ending -----------------------------------------------------------------------------------
@@ -647,6 +650,12 @@ class Pipeline:
 
     def _enter(self, work: _Work, step: Step, result: Result, *, detail: str | None) -> None:
         work.entries.append(Entry(at=self._clock.now(), step=step, result=result, detail=detail))
+
+    def _so_far(self, work: _Work, entry: Entry) -> tuple[Entry, ...]:
+        """Return what the history has not been told yet, so that an effect's own line comes after it."""
+        told = (*work.entries, entry)
+        work.entries.clear()
+        return told
 
     def _told(self, work: _Work, reason: str) -> bool:
         """Tell whether the history has this reason already, as the answer to an effect of this pass."""

@@ -92,8 +92,10 @@ def base_url(text: str) -> str:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise ValueError("is no address that can be read: https://host/path") from None
-    if parts.scheme not in {"https", "http"} or not host or not text.isascii() or re.search(r"\s", text):
+    if parts.scheme not in {"https", "http"} or not host or re.search(r"\s", text):
         raise ValueError("must be an address such as https://host/path")
+    if not text.isascii():
+        raise ValueError("must be in ASCII: a host with other letters is written as xn--...")
     if parts.scheme == "http" and not is_loopback(host):
         raise ValueError("must be https (http is for a loopback host only)")
     if parts.username is not None or parts.query or parts.fragment or text.endswith(("?", "#")):

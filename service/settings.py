@@ -232,6 +232,9 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
     if settings is None or mistakes:
         lines = tuple(f"{full}: {why}" for full, why in mistakes.items())
         raise SettingsError(lines, warnings=given.warnings)
+    if need is Need.SERVE and settings.allow_unsigned:
+        unsigned = f"{PREFIX}ALLOW_UNSIGNED: anybody who finds the callback address can send callbacks"
+        settings = settings.model_copy(update={"warnings": (*settings.warnings, unsigned)})
     return settings
 
 

@@ -219,7 +219,7 @@ class Worker:
             self._metrics.alarm("alarm.unexpected_error")
             errors = claim.delivery.errors + 1
             if errors >= POISONED_AFTER:
-                return self._failed(claim, f"{errors} unexpected errors, the last a {name}")
+                return self._failed(claim, f"{errors} unexpected errors in a row, the last a {name}")
             delay = self._rules.retry_delays[min(errors - 1, len(self._rules.retry_delays) - 1)]
             again = replace(claim.delivery, errors=errors, reason=f"unexpected error: {name}")
             return Passed(delivery=again, schedule=Schedule(due_in=delay), entries=())

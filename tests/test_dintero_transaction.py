@@ -164,7 +164,7 @@ D1, D2, D3 = (datetime(2026, 7, day, 10, tzinfo=UTC) for day in (1, 2, 3))
     ],
 )
 def test_collection(
-    status: str, events: object, begun: bool, begun_at: datetime | None, paid: bool, partial: int | None
+    *, status: str, events: object, begun: bool, begun_at: datetime | None, paid: bool, partial: int | None
 ) -> None:
     found = changed(status=status, events=events).collection
     assert (found.begun, found.begun_at, found.paid, found.partial) == (begun, begun_at, paid, partial)

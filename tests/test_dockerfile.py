@@ -201,16 +201,15 @@ def test_demo_runs_in_it(image: Image) -> None:
 
 
 def test_serve_is_healthy_and_stops(image: Image) -> None:
-    port = free_port()
-    words = json.loads(image.config["HEALTHCHECK"].partition("CMD ")[2])
-    check = [word.replace("8080", str(port)) for word in words]
-    assert run(image, check)[0] != 0, "the health check passes without a service"
-    before = files(image.root)
     settings = {**SETTINGS, "DELIVERY_ADMIN_PORT": str(free_port())}
-    with start(image, entrypoint(image, *image.command("CMD"), "--port", str(port)), **settings) as process:
+    check = json.loads(image.config["HEALTHCHECK"].partition("CMD ")[2])
+    assert run(image, check, **settings)[0] != 0, "the health check passes without a service"
+    before = files(image.root)
+    words = entrypoint(image, *image.command("CMD"), "--port", str(free_port()))
+    with start(image, words, **settings) as process:
         try:
             deadline = time.monotonic() + 30
-            while run(image, check)[0] != 0:
+            while run(image, check, **settings)[0] != 0:
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline, "not healthy after 30 s"
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ async def test_odd_text_is_made_safe_and_delivered(stage: Stage, name: str) -> N
     assert " 49 " not in html.get_content()
 
 
-BAD = {
+BAD: dict[str, tuple[Callable[[Any], object], str]] = {
     "no address": (lambda d: (d["billing_address"].pop("email"), d["customer"].pop("email", None)), "address"),
     "unusable address": (
         lambda d: (d["billing_address"].update(email="not an address"), d["customer"].update(email="x@")),
@@ -217,9 +217,9 @@ def encrypted(pdf: bytes) -> bytes:
     return out.getvalue()
 
 
-DOCUMENTS = {
+DOCUMENTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "html": (lambda pdf: b"<html>please sign in</html>", "HTML"),
-    "truncated": (lambda pdf: pdf[: len(pdf) // 2], "document"),
+    "truncated": (lambda pdf: pdf[: len(pdf) // 2], "cut short"),
     "encrypted": (encrypted, "encrypted"),
     "empty": (lambda pdf: b"", "empty"),
     "too large": (lambda pdf: pdf + b"\n" * 2_000_000, "larger"),

@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from email.header import Header
 from email.utils import format_datetime
+from functools import lru_cache
 
 from service.delivery import Image, Mailbox, Message
 
 _CRLF = b"\r\n"
 _LONGEST_LINE = 76  # of a body, and of a header that can be folded (RFC 2045, RFC 5322)
 _LONGEST_QUOTED = 60  # of a display name that is written as it is
+_LONGEST_WORD = 42  # bytes in one encoded word: 68 characters, which fit after `Reply-To: `
 _BREAKING = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SAFE_PHRASE = re.compile(r"[A-Za-z0-9 !#$%&'*+/=?^_`{|}~-]+")
@@ -42,9 +43,9 @@ def build(envelope: Envelope, message: Message, document: bytes) -> bytes:
 
 
 def _headers(envelope: Envelope, message: Message) -> Iterable[bytes]:
-    yield _line("From", _mailbox(envelope.sender, "From"))
+    yield _line("From", _mailbox(envelope.sender))
     if envelope.reply_to is not None:
-        yield _line("Reply-To", _mailbox(envelope.reply_to, "Reply-To"))
+        yield _line("Reply-To", _mailbox(envelope.reply_to))
     yield _line("To", envelope.to)
     yield _line("Subject", _unstructured(message.subject, "Subject"))
     yield _line("Date", format_datetime(envelope.dated))
@@ -69,17 +70,30 @@ def _unstructured(text: str, name: str) -> str:
     text = _one_line(text)
     if text.isascii() and "=?" not in text and len(name) + 2 + len(text) <= _LONGEST_LINE:
         return text
-    return Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
+    return _encoded(text)
 
 
-def _mailbox(mailbox: Mailbox, name: str) -> str:
+def _encoded(text: str) -> str:
+    """Return encoded words (RFC 2047), one a line, none with half a character; the standard library's can be too long."""
+    words, word = [], b""
+    for character in text:
+        more = character.encode("utf-8")
+        if len(word) + len(more) > _LONGEST_WORD:
+            words.append(word)
+            word = b""
+        word += more
+    words.append(word)
+    return "\r\n ".join(f"=?utf-8?b?{binascii.b2a_base64(one, newline=False).decode('ascii')}?=" for one in words)
+
+
+@lru_cache(maxsize=16)  # a merchant has two; encoding a name costs as much as the rest of the header
+def _mailbox(mailbox: Mailbox) -> str:
     """Return `Name <address>`; a name is an atom, a quoted string or encoded words, never one that is folded inside."""
     text = _one_line(mailbox.name)
     if not text:
         return mailbox.address
     if not text.isascii() or "=?" in text or len(text) > _LONGEST_QUOTED:
-        phrase = Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
-        return f"{phrase}\r\n <{mailbox.address}>"
+        return f"{_encoded(text)}\r\n <{mailbox.address}>"
     if not _SAFE_PHRASE.fullmatch(text):
         text = '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
     return f"{text} <{mailbox.address}>"
@@ -116,9 +130,9 @@ def _attachment(message: Message, document: bytes) -> bytes:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,120}", name):
         raise ValueError("a document's name must be ASCII letters, digits, dots, dashes and underscores")
     headers = (
-        f'Content-Type: application/pdf; name="{name}"'.encode("ascii"),
+        f'Content-Type: application/pdf;\r\n name="{name}"'.encode("ascii"),
         b"Content-Transfer-Encoding: base64",
-        f'Content-Disposition: attachment; filename="{name}"'.encode("ascii"),
+        f'Content-Disposition: attachment;\r\n filename="{name}"'.encode("ascii"),
     )
     return _part(headers, _base64(document))
 
@@ -130,8 +144,8 @@ def _part(headers: Iterable[bytes], content: bytes) -> bytes:
 def _multipart(kind: str, key: str, parts: Iterable[bytes]) -> bytes:
     """Return a multipart with its own header. No part can hold a boundary: `=_` is in no encoded text."""
     boundary = f"=_{kind}_{key[:32]}".encode("ascii")
-    header = b"Content-Type: multipart/" + kind.encode("ascii") + b'; boundary="' + boundary + b'"'
-    related = b'; type="text/html"' if kind == "related" else b""
+    header = b"Content-Type: multipart/" + kind.encode("ascii") + b';\r\n boundary="' + boundary + b'"'
+    related = b';\r\n type="text/html"' if kind == "related" else b""
     pieces = [header + related, b""]
     for part in parts:
         pieces += (b"--" + boundary, part)

@@ -1,6 +1,8 @@
 """HTTP itself: one pooled client, places and answers as values. The one module of this package that knows httpx2."""
 
 import asyncio
+import ipaddress
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ DOCUMENT_LIMIT = 8 * 1024 * 1024
 """The most bytes of a JSON answer that are read."""
 
 _PORTS = {"http": 80, "https": 443}
-_LONGEST_LABEL = 63
+# A name as resolvers take it. They would read other characters their own way: a backslash can hide where a name ends.
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class Unreachable(AccountFailure):
@@ -175,11 +178,17 @@ def _place(url: httpx.URL) -> Place:
     host = url.raw_host.decode("ascii").lower()
     if url.scheme not in _PORTS or not host or url.userinfo:
         raise ValueError("not an http(s) URL without a user name")
-    port = url.port or _PORTS[url.scheme]
-    # The resolver raises something of its own for these.
-    if port not in range(1, 65536) or any(len(part) not in range(1, _LONGEST_LABEL + 1) for part in host.split(".")):
+    port = _PORTS[url.scheme] if url.port is None else url.port
+    if port not in range(1, 65536) or not (_NAME.fullmatch(host) or _is_ipv6(host)):
         raise ValueError("no such host or port")
     return Place(url=url, scheme=url.scheme, host=host, port=port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
 
 
 def _retry_after(header: str | None, now: datetime) -> float | None:

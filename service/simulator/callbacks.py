@@ -74,7 +74,7 @@ class Caller:
         self._random = random
         self._client = client
         self._tasks = tasks
-        self._heard = heard
+        self.heard = heard
         self._pending: set[asyncio.Task[None]] = set()
 
     def notify(self, notification: Notification) -> None:
@@ -126,7 +126,7 @@ class Caller:
             number=number, method=call.method, url=call.url, headers=headers, at=at, status=status, error=error
         )
         self.attempts.append(attempt)
-        self._heard(attempt)
+        self.heard(attempt)
         return status
 
 

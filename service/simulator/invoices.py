@@ -152,6 +152,12 @@ def _has(letter: str) -> bool:
         return False
 
 
+def money(amount: int, currency: str, locale: str) -> str:
+    """Return an amount of minor units as it is read in a language, with ordinary spaces and hyphens."""
+    text = format_currency(amount / 10 ** get_currency_precision(currency), currency, locale=locale)
+    return text.replace("\u2212", "-").replace("\u202f", " ").replace("\xa0", " ")
+
+
 def draw(invoice: Invoice) -> bytes:
     """Return the invoice as a PDF of one A4 page."""
     sheet = _Sheet(invoice)
@@ -298,6 +304,4 @@ class _Sheet:
         return format_decimal(value, "#,##0.##", locale=self.locale)
 
     def _money(self, amount: int) -> str:
-        currency = self.invoice.currency
-        text = format_currency(amount / 10 ** get_currency_precision(currency), currency, locale=self.locale)
-        return printable(text.replace("\u2212", "-").replace("\u202f", " ").replace("\xa0", " "))
+        return printable(money(amount, self.invoice.currency, self.locale))

@@ -77,6 +77,10 @@ def _nobody(_: Notification) -> None:
     """Be told, and do nothing."""
 
 
+def _nobody_captured(_: CaptureSeen) -> None:
+    """Be told, and do nothing."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Provider:
     """One account at the payment provider. Everything public may be read and set by tests.
@@ -92,6 +96,7 @@ class Provider:
     keys: Keys
     personality: Personality = "current"
     notify: Callable[[Notification], None] = _nobody
+    captured: Callable[[CaptureSeen], None] = _nobody_captured
     draw: Callable[[Invoice], bytes] = draw
     file_way: FileWay | None = None  # None: as the personality has it
     shows_channel: bool | None = None  # whether metadata states kravia:invoice_channel; None: as the personality has it
@@ -236,6 +241,7 @@ class Provider:
         check_capture(transaction, body, self.personality)
         self.captures.append(seen)
         self._begin_collection(transaction, body)
+        self.captured(seen)
         return transaction
 
     def _begin_collection(self, transaction: Json, body: Json) -> None:

@@ -7,26 +7,13 @@ from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from service.delivery import Capture, Delivery, Entry, Send
 from service.store.clock import database_now
 from service.store.errors import Again, Unknown
-from service.store.rows import (
-    CAPTURE_COLUMNS,
-    HELD_COLUMNS,
-    SEND_COLUMNS,
-    Held,
-    Intent,
-    capture_of,
-    entry_values,
-    held_of,
-    held_values,
-    intent_values,
-    send_of,
-)
-from service.store.tables import captures, deliveries, history, sends, transactions
+from service.store.queries import captures_among, sends_among
+from service.store.rows import HELD_COLUMNS, Held, Intent, entry_values, held_of, held_values, intent_values
+from service.store.tables import captures, deliveries, history, sends, transactions, upsert
 
 R = TypeVar("R")
 
@@ -39,8 +26,6 @@ _LOCK = (
     .with_for_update(key_share=True)
 )
 _NOW = select(database_now())
-_SENDS = select(*SEND_COLUMNS).where(sends.c.delivery_id.in_(bindparam("ids", expanding=True)))
-_CAPTURES = select(*CAPTURE_COLUMNS).where(captures.c.delivery_id.in_(bindparam("ids", expanding=True)))
 _ENTERED = ("id", "account_id", "transaction_id", "received_at", "kind", "outcome", "lane", "due_at")
 _OF_TRANSACTION = ("product_type", "amount", "currency", "merchant_reference")
 
@@ -111,12 +96,10 @@ class Book:
             locked = map(held_of, self.connection.execute(_LOCK, {"ids": sorted(ids)}))
             self._held.read((held.delivery.id, held) for held in locked)
         known = [held for held in self._held.all() if held.delivery.id in with_intents]
-        if sent := [held.delivery.id for held in known if held.delivery.attempt]:
-            found = map(send_of, self.connection.execute(_SENDS, {"ids": sent}))
-            self.sends.read((intent.value.id, intent) for intent in found)
-        if captured := [held.delivery.id for held in known if held.captures_begun]:
-            answered = map(capture_of, self.connection.execute(_CAPTURES, {"ids": captured}))
-            self.captures.read((intent.value.id, intent) for intent in answered)
+        sent = sends_among(self.connection, [held.delivery.id for held in known if held.delivery.attempt])
+        self.sends.read((intent.value.id, intent) for intent in sent)
+        captured = captures_among(self.connection, [held.delivery.id for held in known if held.captures_begun])
+        self.captures.read((intent.value.id, intent) for intent in captured)
 
     def get(self, delivery_id: str) -> Held | None:
         """Return the row as it stands, or None."""
@@ -148,17 +131,17 @@ class Book:
         update_all(self.connection, deliveries, changed)
         self.sends.write(self.connection)
         self.captures.write(self.connection)
-        update_all(self.connection, transactions, {self.row(i).delivery.transaction_id: _about(c) for i, c in changed.items()})
+        about = {self.row(i).delivery.transaction_id: _about(columns) for i, columns in changed.items()}
+        update_all(self.connection, transactions, about)
         if self._entries:
             self.connection.execute(_insert(history), self._entries)
 
     def _insert_entered(self, new: Sequence[Delivery]) -> None:
         # In the order of their ids, for two processes may be entering the same ones.
-        conflict_free = postgresql_insert if self.connection.dialect.name == "postgresql" else sqlite_insert
-        statement = conflict_free(deliveries).on_conflict_do_nothing().returning(deliveries.c.id)
+        statement = upsert(self.connection, deliveries).on_conflict_do_nothing().returning(deliveries.c.id)
         rows = [{name: getattr(delivery, name) for name in _ENTERED} for delivery in new]
         if len(self.connection.execute(statement, rows).all()) < len(rows):
-            raise Again
+            raise Again("another process entered the same deliveries")
         about = [
             {"id": d.transaction_id, "delivery_id": d.id, "account_id": d.account_id, "received_at": d.received_at}
             for d in new

@@ -1,29 +1,65 @@
 """Taking due deliveries: the one statement by which processes share the work."""
 
 import secrets
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Text, Update, bindparam, case, exists, literal, or_, select, type_coerce, update
+from sqlalchemy import BigInteger, Connection, Text, Update, bindparam, exists, or_, select, update
 
-from service.delivery import Capture, Claim, Send
+from service.delivery import Claim
 from service.store.clock import database_now
-from service.store.rows import CAPTURE_COLUMNS, HELD_COLUMNS, SEND_COLUMNS, Held, capture_of, held_of, send_of
-from service.store.tables import captures, deliveries, microseconds, pauses, sends
+from service.store.queries import captures_among, sends_among
+from service.store.rows import HELD_COLUMNS, Held, held_of
+from service.store.tables import deliveries, microseconds, pauses
+
+
+def take(
+    connection: Connection, account_id: str, lane: str, limit: int, *, lease: timedelta, suspects: bool, shift: int
+) -> tuple[Claim, ...]:
+    """Lease up to `limit` due deliveries of a lane that nobody has and nothing pauses, those due longest first.
+
+    Suspects are those that were claimed and not saved since: whoever had them died, or lost the lease.
+    """
+    values = {
+        "_account_id": account_id,
+        "_lane": lane,
+        "limit": limit,
+        "lease": microseconds(lease),
+        "nonce": secrets.token_hex(16),
+        "shift": shift,
+    }
+    rows = connection.execute(_SUSPECTS if suspects else _UNSUSPECTED, values).all()
+    taken = sorted(map(held_of, rows), key=lambda held: (held.delivery.due_at, held.delivery.id))
+    return _with_intents(connection, taken, lease)
+
+
+def _with_intents(connection: Connection, taken: Sequence[Held], lease: timedelta) -> tuple[Claim, ...]:
+    sends = sends_among(connection, [held.delivery.id for held in taken if held.delivery.attempt])
+    captures = captures_among(connection, [held.delivery.id for held in taken if held.captures_begun])
+    return tuple(
+        Claim(
+            delivery=held.delivery,
+            token=held.lease_token or "",
+            wakes=held.wakes,
+            now=held.leased_until - lease,
+            sends=tuple(send.value for send in sends if send.value.delivery_id == held.delivery.id),
+            captures=tuple(capture.value for capture in captures if capture.value.delivery_id == held.delivery.id),
+        )
+        for held in taken
+        if held.leased_until is not None
+    )
 
 
 def _claiming(*, suspects: bool) -> Update:
     due = (
         select(deliveries.c.id)
         .where(
-            deliveries.c.account_id == bindparam("account_id"),
-            deliveries.c.lane == bindparam("lane"),
+            deliveries.c.account_id == bindparam("_account_id"),
+            deliveries.c.lane == bindparam("_lane"),
             deliveries.c.due_at <= database_now(),
             or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < database_now()),
             deliveries.c.claims > 0 if suspects else deliveries.c.claims == 0,
-            ~exists().where(pauses.c.key == bindparam("lane")),
+            ~exists().where(pauses.c.key == bindparam("_lane")),
         )
         .order_by(deliveries.c.due_at)
         .limit(bindparam("limit", type_=BigInteger))
@@ -44,3 +80,7 @@ def _claiming(*, suspects: bool) -> Update:
         )
         .returning(*HELD_COLUMNS)
     )
+
+
+_UNSUSPECTED = _claiming(suspects=False)
+_SUSPECTS = _claiming(suspects=True)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, bindparam, literal, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, bindparam, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -32,13 +32,13 @@ def _sqlite(_element: _Now, _compiler: SQLCompiler, **_: Any) -> str:
     return "CAST(round((julianday('now') - 2440587.5) * 86400000000.0) AS INTEGER)"
 
 
-def database_now(*, plus: ColumnElement[int] | int = 0) -> ColumnElement[datetime]:
+def database_now(*, plus: ColumnElement[int] | None = None) -> ColumnElement[datetime]:
     """Return the expression for the database's time, `plus` microseconds later.
 
     A statement that holds it is executed with `shift`, from the function below.
     """
-    later = literal(plus, BigInteger) if isinstance(plus, int) else plus
-    return type_coerce(_Now() + bindparam("shift", type_=BigInteger) + later, Instant)
+    now = _Now() + bindparam("shift", type_=BigInteger)
+    return type_coerce(now if plus is None else now + plus, Instant)
 
 
 def shift(clock: Clock) -> int:

@@ -68,7 +68,7 @@ def _postgresql(url: URL) -> Engines:
             connect_args=connect,
             pool_size=size,
             max_overflow=0,
-            isolation_level=isolation,  # type: ignore[arg-type]
+            isolation_level=isolation,
             hide_parameters=True,
         )
 

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 import psycopg
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service.delivery import CommitInDoubt, StoreUnavailable
 from service.privacy import scrub
@@ -28,7 +28,7 @@ class Again(Exception):
     """Nothing was written, and the same may well succeed at once: another process was in the way."""
 
 
-def unavailable(error: SQLAlchemyError, secrets: Sequence[str] = ()) -> StoreUnavailable:
+def unavailable(error: DBAPIError, secrets: Sequence[str] = ()) -> StoreUnavailable:
     """Return the failure to raise for a database's error, with its reason in the database's own words."""
     return StoreUnavailable(_words(error, secrets))
 
@@ -46,34 +46,29 @@ def at_commit(error: DBAPIError, secrets: Sequence[str] = ()) -> Exception:
     return CommitInDoubt(_words(error, secrets))
 
 
-def passing(error: SQLAlchemyError) -> bool:
+def passing(error: DBAPIError) -> bool:
     """Say whether the database refused because of others at work: a deadlock, a serialisation failure, a busy file."""
-    orig = getattr(error, "orig", None)
+    orig = error.orig
     if isinstance(orig, psycopg.Error):
         return orig.sqlstate in {"40001", "40P01"}
     # The low byte is the error, the rest says more about it.
     return isinstance(orig, sqlite3.Error) and (getattr(orig, "sqlite_errorcode", 0) & 0xFF) in _BUSY
 
 
-def lost(error: SQLAlchemyError) -> bool:
+def lost(error: DBAPIError) -> bool:
     """Say whether the connection broke (and so a new one may do)."""
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+    return error.connection_invalidated
 
 
-def nobodys_fault(error: SQLAlchemyError) -> bool:
+def nobodys_fault(error: DBAPIError) -> bool:
     """Say whether the database is at fault rather than what was asked of it: trying each item alone would not help."""
-    if isinstance(error, DBAPIError) and type(error.orig) is sqlite3.DatabaseError:
-        return True  # a damaged file
-    return isinstance(error, OperationalError) or lost(error)
+    damaged = type(error.orig) is sqlite3.DatabaseError
+    return damaged or isinstance(error, OperationalError) or lost(error)
 
 
-def _words(error: SQLAlchemyError, secrets: Sequence[str]) -> str:
-    orig = getattr(error, "orig", None)
-    if isinstance(orig, psycopg.Error):
+def _words(error: DBAPIError, secrets: Sequence[str]) -> str:
+    said = str(error.orig)
+    if isinstance(error.orig, psycopg.Error):
         # The first line only: the others quote values of the row.
-        said = orig.diag.message_primary or str(orig).partition("\n")[0]
-    elif orig is not None:
-        said = str(orig)
-    else:
-        said = type(error).__name__
+        said = error.orig.diag.message_primary or said.partition("\n")[0]
     return f"database: {scrub(said, secrets)}"

@@ -1,4 +1,4 @@
-"""The rules of a row's life as pure functions: what an arrival, a save, a fact or an operator makes of it, and nothing of SQL."""
+"""The rules of a row's life, without SQL: what an arrival, a save, a fact or an operator makes of it."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -137,7 +137,7 @@ def capture_settled(
 
 
 def retried(held: Held, now: datetime) -> Held:
-    """Return the row open and due now, with a new give-up clock. A lease stays whose it is; its save will honour this."""
+    """Return the row open and due now, with a new give-up clock. A lease stays; its save will honour this."""
     delivery = replace(_fresh(held.delivery), no_send_before=None, claims=0, due_at=now)
     return replace(held, delivery=delivery, wakes=held.wakes + 1, asked=held.wakes + 1)
 

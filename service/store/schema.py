@@ -2,21 +2,19 @@
 
 from pathlib import Path
 
-from sqlalchemy import Connection, column, func, inspect, select, table
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Text, column, func, inspect, select, table
+from sqlalchemy.exc import DBAPIError
 
 from service.delivery import StoreUnavailable
 from service.store.clock import database_now
 from service.store.engines import Engines, engines
 from service.store.errors import SchemaOutdated, unavailable
-from service.store.tables import jobs
+from service.store.tables import jobs, upsert
 
 REVISIONS = ("0001",)
 """All versions this program knows, oldest first: the files in migrations/versions."""
 
-_VERSION = select(column("version_num")).select_from(table("alembic_version"))
+_VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))
 _LOCK = 0x6D65726368616E74  # any number that no other program locks: "merchant"
 
 
@@ -39,7 +37,7 @@ def bring_up(opened: Engines) -> str:
             opened.file.parent.mkdir(parents=True, exist_ok=True)
         with opened.writer.connect() as connection, connection.begin():
             return _upgraded(connection)
-    except SQLAlchemyError as error:
+    except DBAPIError as error:
         raise unavailable(error, opened.secrets) from error
     except OSError as error:
         raise StoreUnavailable(f"the database's folder cannot be created: {error.strerror}") from error
@@ -52,7 +50,7 @@ def require_current(opened: Engines) -> None:
     try:
         with opened.writer.connect() as connection:
             found = _found(connection)
-    except SQLAlchemyError as error:
+    except DBAPIError as error:
         raise unavailable(error, opened.secrets) from error
     if found != REVISIONS[-1]:
         raise SchemaOutdated(found)
@@ -89,6 +87,5 @@ def _run_alembic(connection: Connection) -> None:
 
 
 def _record_birth(connection: Connection) -> None:
-    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    born = insert(jobs).values(name="birth", last_run_at=database_now()).on_conflict_do_nothing()
+    born = upsert(connection, jobs).values(name="birth", last_run_at=database_now()).on_conflict_do_nothing()
     connection.execute(born, {"shift": 0})

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     ForeignKey,
     Identity,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     false,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -92,7 +94,7 @@ deliveries = Table(
     _count("round"),
     Column("send_to", Words),
     Column("closed_waiting", Boolean, nullable=False, server_default=false()),
-    Column("patience_used", Double, nullable=False, server_default=text("0")),
+    Column("patience_used", Double, nullable=False, server_default=text("0.0")),
     Column("patience_since", Instant),
     Column("decided_by", Words),
     Column("product_type", Words),
@@ -244,3 +246,8 @@ jobs = Table(
     Column("last_run_at", Instant),
     Column("note", Words),
 )
+
+
+def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insert that takes `on_conflict_…`, which both databases have and no common statement does."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

@@ -1,4 +1,4 @@
-"""The writes of the Store protocol, each as a function of the group's book: the rules of life.py applied to its rows."""
+"""The writes of the Store protocol, each a function of the group's book: life.py's rules applied to its rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,9 @@ from service.delivery import (
 )
 from service.store import life
 from service.store.book import Book
+from service.store.clock import database_now
 from service.store.rows import Held, Intent
+from service.store.tables import jobs, upsert
 
 # What a function raises here it raises before it has put anything into the book: a failure of one write must not leave
 # half of it in a group that is committed for the others.
@@ -127,6 +129,13 @@ def cancel(book: Book, delivery_id: str, request: Request) -> Delivery:
     if held.delivery.outcome is Outcome.COMPLETED:  # there is nothing left to stop, and what happened stays true
         return _asked(book, held, life.asked_for("completed before it was cancelled", request, Result.SKIPPED))
     return _asked(book, life.cancelled(held, request), life.asked_for("cancel", request))
+
+
+def ping(book: Book) -> None:
+    """Write a row, so that a disk that is full or a database that only reads shows."""
+    row = upsert(book.connection, jobs).values(name="ping", last_run_at=database_now())
+    again = row.on_conflict_do_update(index_elements=["name"], set_={"last_run_at": row.excluded.last_run_at})
+    book.connection.execute(again, {"shift": book.shift})
 
 
 def _received(arrival: Arrival, detail: str) -> Entry:

@@ -1,4 +1,4 @@
-"""Alembic's entry: it runs the versions on the connection, and in the transaction, that store/schema.py holds."""
+"""Alembic's entry: it runs the versions on the connection, and in the transaction, that store/schema.py holds."""  # noqa: INP001 - run as a script
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The record: deliveries, transactions, sends, captures, history, pauses and jobs."""
+"""The record: deliveries, transactions, sends, captures, history, pauses and jobs."""  # noqa: INP001 - loaded by its path
 
 import sqlalchemy as sa
 from alembic import op
@@ -53,7 +53,7 @@ def _deliveries() -> None:
         *map(_count, ("attempt", "claims", "errors", "postponed", "round")),
         _word("send_to"),
         sa.Column("closed_waiting", sa.Boolean, nullable=False, server_default=sa.false()),
-        sa.Column("patience_used", sa.Double, nullable=False, server_default=sa.text("0")),
+        sa.Column("patience_used", sa.Double, nullable=False, server_default=sa.text("0.0")),
         _instant("patience_since"),
         *map(_word, ("decided_by", "product_type", "invoice_number", "merchant_reference")),
         sa.Column("amount", sa.BigInteger),

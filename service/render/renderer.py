@@ -1,0 +1,200 @@
+"""The renderer: reads, compiles and tries all templates at start, then turns a transaction into a message."""
+
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import css_inline
+import jinja2
+from babel.numbers import list_currencies
+
+from service.delivery import Brand, Image, Message, PermanentFailure, Purpose, Recipient, Transaction
+from service.privacy import scrub
+from service.render.errors import TemplateError
+from service.render.languages import Language, language_of, read_languages
+from service.render.samples import BARE, FULL, HERE, THERE
+from service.render.text import clean, file_name, greeting_name
+from service.render.view import brand_view, invoice_view
+
+_DOCUMENT = "invoice"  # the name of the templates of a single invoice
+_PARTS = ("txt", "html", "subject")
+
+# A template is a person's own work; whatever its code stumbles over is named as its fault, not ours.
+_TEMPLATE_FAULTS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@jinja2.pass_context
+def _gettext(context: jinja2.runtime.Context, message: str) -> str:
+    return str(context["translations"].gettext(message))
+
+
+@jinja2.pass_context
+def _ngettext(context: jinja2.runtime.Context, one: str, many: str, number: int) -> str:
+    return str(context["translations"].ngettext(one, many, number))
+
+
+def _environment(folders: Sequence[Path]) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
+        autoescape=jinja2.select_autoescape(("html",), default=False),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.policies["ext.i18n.trimmed"] = True
+    environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
+    return environment
+
+
+def shipped_templates() -> Path:
+    """Return the folder of our own templates: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent.parent
+    packed = package / "_templates"
+    return packed if packed.is_dir() else package.parent / "templates"
+
+
+def _place(exc: BaseException, folders: Sequence[Path]) -> str:
+    """Return in which template and line `exc` arose, as `mail/invoice.html, line 12`."""
+    if isinstance(exc, jinja2.TemplateSyntaxError):
+        return f"{_short(exc.filename or exc.name or '?', folders)}, line {exc.lineno}"
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(exc.__traceback__)]
+    ours = [frame for frame in frames if any(Path(frame[0]).is_relative_to(folder) for folder in folders)]
+    return f"{_short(ours[-1][0], folders)}, line {ours[-1][1]}" if ours else "a template"
+
+
+def _short(path: str, folders: Sequence[Path]) -> str:
+    shipped = folders[-1]
+    return str(Path(path).relative_to(shipped)) if Path(path).is_relative_to(shipped) else path
+
+
+class TemplateRenderer:
+    """`Renderer` over Jinja templates, made by `open_renderer`; the same arguments give the same message."""
+
+    def __init__(self, *, brand: Brand, folders: Sequence[Path], fallback: str, timezone: ZoneInfo) -> None:
+        self._folders = folders
+        self._fallback = fallback
+        self._timezone = timezone
+        self._languages = read_languages(folders, fallback)
+        self._brand = brand_view(brand)
+        self._images = (Image(cid=self._brand.logo.cid, content=brand.logo),) if brand.logo and self._brand.logo else ()
+        self._templates = self._compile(_environment(folders))
+        self._currencies = frozenset(list_currencies()) - {"XXX", "XTS"}
+        self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
+
+    def _compile(self, environment: jinja2.Environment) -> Mapping[str, jinja2.Template]:
+        """Return every template by its name; raises `TemplateError` for the first that does not compile."""
+        names = environment.list_templates(extensions=_PARTS)
+        try:
+            return {name: environment.get_template(name) for name in names}
+        except jinja2.TemplateSyntaxError as exc:
+            raise TemplateError(f"{_place(exc, self._folders)}: {exc.message}") from exc
+        except UnicodeDecodeError as exc:
+            raise TemplateError(f"a template is not UTF-8 text: {exc}") from exc
+
+    def check(self, folder: str) -> None:
+        """Render what `folder` holds in every language, with and without optional fields; raises `TemplateError`."""
+        if f"{folder}/{_DOCUMENT}.txt" not in self._templates:
+            raise TemplateError(f"there is no {folder}/{_DOCUMENT}.txt among the templates")
+        variants = product(self._languages.values(), (BARE, FULL), (Purpose.FIRST, Purpose.RESEND), (HERE, THERE))
+        for language, transaction, purpose, recipient in variants:
+            try:
+                self._message(folder, language, transaction, purpose, recipient)
+            except _TEMPLATE_FAULTS as exc:
+                raise TemplateError(f"{_place(exc, self._folders)} ({language.tag}): {_words(exc)}") from exc
+
+    def render(self, template: str, transaction: Transaction, *, purpose: Purpose, recipient: Recipient) -> Message:
+        """Return the message in the reader's language; raises `PermanentFailure` naming what could not be rendered."""
+        self._refuse_unpayable(transaction)
+        if f"{template}/{_DOCUMENT}.txt" not in self._templates:
+            raise PermanentFailure(f"there is no template {template}/{_DOCUMENT}.txt")
+        parties = (transaction.billing, transaction.customer)
+        country = next((party.country for party in parties if party and party.country), None)
+        language = language_of(country, self._fallback, self._languages)
+        try:
+            return self._message(template, language, transaction, purpose, recipient)
+        except _TEMPLATE_FAULTS as exc:
+            reason = f"cannot render {_place(exc, self._folders)} ({language.tag}): {_words(exc)}"
+            raise PermanentFailure(scrub(reason)) from exc
+
+    def _refuse_unpayable(self, transaction: Transaction) -> None:
+        if not transaction.invoice_number or not clean(transaction.invoice_number):
+            raise PermanentFailure("the transaction has no invoice number")
+        if transaction.amount is None or transaction.amount <= 0:
+            what = "missing" if transaction.amount is None else "not above zero"
+            raise PermanentFailure(f"the transaction's amount is {what}")
+        if transaction.currency not in self._currencies:
+            raise PermanentFailure("the transaction's currency is missing or unknown")
+
+    def _message(
+        self, folder: str, language: Language, transaction: Transaction, purpose: Purpose, recipient: Recipient
+    ) -> Message:
+        invoice = invoice_view(transaction, language.locale, self._timezone)
+        document = file_name(language.translations.gettext("Invoice"), invoice.number)
+        view = {
+            "lang": language.tag,
+            "translations": language.translations,
+            "brand": self._brand,
+            "invoice": invoice,
+            "name": greeting_name(transaction.billing) or greeting_name(transaction.customer),
+            "document": document,
+            "copy": purpose is Purpose.RESEND,
+            "redirected_from": clean(recipient.redirected_from),
+        }
+        subject = self._part(folder, "subject", view) or ""
+        subject = view["subject"] = clean(subject) or ""
+        text = self._part(folder, "txt", view) or ""
+        html = self._part(folder, "html", view)
+        return Message(
+            locale=language.tag,
+            subject=subject,
+            text=_tidy(text),
+            html=self._inliner.inline(html) if html is not None else None,
+            images=self._images if html is not None else (),
+            document_name=document,
+        )
+
+    def _part(self, folder: str, part: str, view: Mapping[str, Any]) -> str | None:
+        template = self._templates.get(f"{folder}/{_DOCUMENT}.{part}")
+        return None if template is None else template.render(view)
+
+
+def _tidy(text: str) -> str:
+    """Return plain text without the blank lines that left-out blocks leave behind."""
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
+
+
+def _words(exc: Exception) -> str:
+    return f"there is no template {exc}" if isinstance(exc, jinja2.TemplateNotFound) else str(exc)
+
+
+def open_renderer(
+    *, brand: Brand, templates_dir: Path | None, locale: str, timezone: ZoneInfo, folders: Sequence[str] = ("mail",)
+) -> TemplateRenderer:
+    """Return a renderer whose templates (those of each channel's folder) have all been read, compiled and tried.
+
+    `templates_dir` overrides the shipped files one by one, `locale` is the language of whoever has none of ours.
+    Raises `TemplateError` naming the file, the line and what is wrong.
+    """
+    if templates_dir is not None and not templates_dir.is_dir():
+        raise TemplateError(f"TEMPLATES_DIR: there is no folder {templates_dir}")
+    found = [folder.resolve() for folder in (templates_dir, shipped_templates()) if folder is not None]
+    fallback = locale.replace("_", "-").split("-")[0].lower()
+    renderer = TemplateRenderer(brand=brand, folders=found, fallback=fallback, timezone=timezone)
+    for folder in folders:
+        renderer.check(folder)
+    return renderer

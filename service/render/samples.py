@@ -1,0 +1,42 @@
+"""Transactions with and without optional fields, for trying the templates at start."""
+
+from datetime import UTC, date, datetime
+
+from service.delivery import Party, Recipient, Standing, Transaction
+
+BARE = Transaction(
+    id="T00000000.sample",
+    standing=Standing.AUTHORIZED,
+    status="AUTHORIZED",
+    product="kravia",
+    product_type="kravia.invoice_b2c",
+    amount=50000,
+    currency="NOK",
+    read_at=datetime(2026, 7, 1, tzinfo=UTC),
+    invoice_number="A1B2C-000001",
+)
+FULL = Transaction(
+    id="T00000000.sample",
+    standing=Standing.AUTHORIZED,
+    status="AUTHORIZED",
+    product="kravia",
+    product_type="kravia.invoice_b2b",
+    amount=1234550,
+    currency="NOK",
+    read_at=datetime(2026, 7, 1, tzinfo=UTC),
+    vat_amount=246910,
+    created_at=datetime(2026, 6, 30, 23, 30, tzinfo=UTC),
+    invoice_number="A1B2C-000001",
+    invoice_date=date(2026, 7, 1),
+    due_date=date(2026, 7, 15),
+    payment_reference="0012345678903",
+    billing=Party(business_name="Eksempel AS", country="NO", customer_reference="PO 4711"),
+)
+
+HERE = Recipient(address="kari@nordmann.example", key="", masked="k***@nordmann.example")
+THERE = Recipient(
+    address="test@nordmann.example",
+    key="",
+    masked="t***@nordmann.example",
+    redirected_from="k***@nordmann.example",
+)

@@ -1,0 +1,112 @@
+"""What a template sees of a brand and an invoice: values that are ready to be shown."""
+
+import re
+import struct
+from dataclasses import dataclass
+from datetime import date
+from zoneinfo import ZoneInfo
+
+from babel import Locale
+from babel.dates import format_date
+
+from service.delivery import Brand, Transaction
+from service.render.colors import edge, ink, ink_dark, on_color
+from service.render.errors import TemplateError
+from service.render.text import clean, money, organization_number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logo:
+    """The merchant's logo as it is shown: `width` and `height` in CSS pixels, `cid` its Content-ID."""
+
+    cid: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrandView:
+    """How the merchant shows itself. Every pair of colours named here meets WCAG AA (4.5:1), whatever `color` is."""
+
+    name: str
+    color: str
+    on_color: str  # text on `color`
+    edge: str  # a line around an area of `color` on white
+    ink: str  # `color` as text on white
+    ink_dark: str  # `color` as text on the dark card
+    logo: Logo | None
+    organization_number: str | None
+    support_email: str | None
+    support_phone: str | None
+    website: str | None  # as shown
+    website_url: str | None  # as linked, always http or https
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceView:
+    """One invoice, in the reader's language: dates and amounts are ready to be shown. None is not known."""
+
+    number: str
+    amount: str
+    vat: str | None
+    date: str | None
+    order_date: str | None  # only when the invoice's own date is not known
+    due_date: str | None
+    payment_reference: str | None
+    customer_reference: str | None
+
+
+def brand_view(brand: Brand) -> BrandView:
+    """Return the brand as it is shown; raises `TemplateError` for a colour or a logo that cannot be."""
+    website = clean(brand.website)
+    linked = website and (website if re.match(r"(?i)https?://", website) else f"https://{website}")
+    color = brand.color.lower()
+    if not re.fullmatch(r"#[0-9a-f]{6}", color):
+        raise TemplateError("BRAND_COLOR must be like #1f3a5f")
+    return BrandView(
+        name=clean(brand.name) or "",
+        color=color,
+        on_color=on_color(color),
+        edge=edge(color),
+        ink=ink(color),
+        ink_dark=ink_dark(color),
+        logo=_logo(brand.logo) if brand.logo else None,
+        organization_number=organization_number(brand.organization_number),
+        support_email=clean(brand.support_email),
+        support_phone=clean(brand.support_phone),
+        website=website and re.sub(r"(?i)^https?://", "", website).rstrip("/"),
+        website_url=linked,
+    )
+
+
+def _logo(png: bytes) -> Logo:
+    """Return the size at which a PNG is shown, within 220 x 48; Outlook needs to be told."""
+    if len(png) < 24 or not png.startswith(b"\x89PNG\r\n\x1a\n"):  # noqa: PLR2004
+        raise TemplateError("BRAND_LOGO is not a PNG picture")
+    width, height = struct.unpack(">II", png[16:24])
+    if not width or not height:
+        raise TemplateError("BRAND_LOGO is a PNG picture without a size")
+    scale = min(1.0, 220 / width, 48 / height)
+    return Logo(cid="logo@merchant-delivery", width=max(1, round(width * scale)), height=max(1, round(height * scale)))
+
+
+def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -> InvoiceView:
+    """Return the invoice in the reader's language; amount and currency have been found to be usable."""
+    assert transaction.amount is not None
+    assert transaction.currency is not None
+
+    def day(value: date | None) -> str | None:
+        return format_date(value, "long", locale=locale) if value else None
+
+    vat, created = transaction.vat_amount, transaction.created_at
+    ordered = created.astimezone(timezone).date() if created and not transaction.invoice_date else None
+    return InvoiceView(
+        number=clean(transaction.invoice_number) or "",
+        amount=money(transaction.amount, transaction.currency, locale),
+        vat=None if vat is None else money(vat, transaction.currency, locale),
+        date=day(transaction.invoice_date),
+        order_date=day(ordered),
+        due_date=day(transaction.due_date),
+        payment_reference=clean(transaction.payment_reference),
+        customer_reference=clean(transaction.billing.customer_reference) if transaction.billing else None,
+    )

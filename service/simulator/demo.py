@@ -1,0 +1,231 @@
+"""`demo`: opens a provider, a mail server and the service on this machine, sells something, and tells what happens."""
+
+import asyncio
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from secrets import token_urlsafe
+from time import monotonic
+from typing import Any
+
+from service.simulator.api import Running, open_provider
+from service.simulator.callbacks import Attempt
+from service.simulator.keys import Account
+from service.simulator.mail import MailServer, open_mail_server
+from service.simulator.pages import site
+from service.simulator.provider import CaptureSeen
+from service.simulator.servers import listen, origin, serving
+from service.simulator.stage import SHOP, Service, Stage, clock_time, number_of
+
+_DEFAULT_PORT = 8080
+_PORTS = 20  # tried from the default on, before any free one
+_LOGO = Path(__file__).parent / "pages" / "logo.png"
+_LOOK = 0.1  # seconds between looks at the record
+_INVITATION = "\nOpen {url}/ to see the mail and to create another. Ctrl-C ends.\n"
+
+OpenService = Callable[[Mapping[str, str]], AbstractAsyncContextManager[Service]]
+Echo = Callable[[str], None]
+
+
+class _Clock:
+    """The machine's time."""
+
+    offset = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def run_demo(
+    *,
+    port: int | None,
+    host: str = "127.0.0.1",
+    exit_after: bool,
+    open_service: OpenService,
+    echo: Echo,
+    patience: float = 60.0,
+) -> int:
+    """Run the demo until Ctrl-C, or with `exit_after` until its invoice is captured; return the exit status.
+
+    A `port` of None is 8080 or the next free one. `patience` is how many seconds `exit_after` waits.
+    """
+    try:
+        sock = _listen(host, port)
+    except OSError as exc:
+        echo(f"Cannot listen on {host} port {port}: {exc.strerror or exc}. Choose another with --port.")
+        return 1
+    with closing(sock), _signals() as stop, tempfile.TemporaryDirectory(prefix="merchant-delivery-") as folder:
+        clock, url, random = _Clock(), origin(sock), Random()  # noqa: S311  what is sold in a demo
+        async with (
+            open_mail_server(MailServer(clock=clock, random=random)) as mail,
+            open_provider(
+                clock=clock,
+                account=Account(client_id=token_urlsafe(12), client_secret=token_urlsafe(24)),
+                seed=random.getrandbits(64),
+                seller=SHOP,
+            ) as running,
+        ):
+            running.provider.keys.signature_secret = token_urlsafe(32)
+            async with open_service(settings_for(folder, url, running, mail)) as service:
+                stage = Stage(url=url, running=running, mail=mail, service=service, random=random, told=_teller(echo))
+                async with serving(site(stage), sock):
+                    return await _play(stage, stop, echo, patience if exit_after else None)
+
+
+def settings_for(folder: str, url: str, running: Running, mail: MailServer) -> dict[str, str]:
+    """Return the settings of a service that talks to this provider and this mail server."""
+    keys = running.provider.keys
+    settings = {
+        "ACCOUNT_ID": keys.account.id,
+        "CLIENT_ID": keys.account.client_id,
+        "CLIENT_SECRET": keys.account.client_secret,
+        "CHECKOUT_URL": running.url,
+        "API_URL": running.url,
+        "FILE_HOSTS": "127.0.0.1",
+        "SIGNATURE_SECRETS": keys.signature_secret,
+        "PUBLIC_URL": url,
+        "DATABASE_URL": f"sqlite:///{folder}/deliveries.db",
+        "SMTP_URL": mail.url,
+        "MAIL_FROM": f"{SHOP} <faktura@nordlys-interior.example>",
+        "ALLOW_REAL_RECIPIENTS": "true",
+        "BRAND_NAME": SHOP,
+        "BRAND_COLOR": "#0f5c5c",
+        "BRAND_LOGO": str(_LOGO),
+        "BRAND_ORGANIZATION_NUMBER": "999 999 999",
+        "BRAND_SUPPORT_EMAIL": "kundeservice@nordlys-interior.example",
+        "BRAND_WEBSITE": "https://nordlys-interior.example",
+        "RETRY_DELAYS": "1,2,5,10",
+        "LOG_LEVEL": "error",
+    }
+    return {f"DELIVERY_{name}": value for name, value in settings.items()}
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """Listen on the port asked for, or on the default, the next free one after it, or any. Raises `OSError`."""
+    if port is not None:
+        return listen(host, port)
+    for candidate in range(_DEFAULT_PORT, _DEFAULT_PORT + _PORTS):
+        try:
+            return listen(host, candidate)
+        except OSError:
+            continue
+    return listen(host)
+
+
+@contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """Yield an event that Ctrl-C or a polite kill sets."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _teller(echo: Echo) -> Callable[[str, str], None]:
+    def told(number: str, what: str) -> None:
+        echo(f"  {clock_time(datetime.now(UTC))}  {number:<14}{what}")
+
+    return told
+
+
+# --- the play --------------------------------------------------------------------------------------------------------
+
+
+async def _play(stage: Stage, stop: asyncio.Event, echo: Echo, patience: float | None) -> int:
+    """Sell one thing and stay until asked to stop; with `patience` stop by ourselves and say whether it worked."""
+    _introduce(stage, echo)
+    _listen_in(stage)
+    async with asyncio.TaskGroup() as group:
+        follows: list[asyncio.Task[bool]] = []
+        stage.sold = lambda transaction_id: follows.append(group.create_task(_follow(stage, transaction_id)))
+        stage.create()
+        work = asyncio.ensure_future(stage.service.run())
+        stopping = group.create_task(stop.wait())
+        if patience is None:
+            follows[0].add_done_callback(lambda _: echo(_INVITATION.format(url=stage.url)))
+        try:
+            until = {work, stopping, *(follows if patience is not None else ())}
+            await asyncio.wait(until, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()  # raises what stopped it
+                echo("The service stopped by itself.")
+                return 1
+            return _verdict(follows[0], stop, echo, patience)
+        finally:
+            for task in (stopping, work, *follows):
+                task.cancel()
+            await asyncio.wait((work,))
+
+
+def _introduce(stage: Stage, echo: Echo) -> None:
+    echo(f"{SHOP} delivers its own invoices. All of it runs on this machine, and nothing leaves it.\n")
+    echo(f"  Provider  {stage.running.url}  (simulated, account {stage.running.provider.keys.account.id})")
+    echo(f"  Mail      smtp://{stage.mail.host}:{stage.mail.port}  (simulated, whoever the mail is for)")
+    echo(f"  Service   {stage.url}/callback\n")
+
+
+def _listen_in(stage: Stage) -> None:
+    """Have everything told that happens at the provider and the mail server."""
+    provider = stage.running.provider
+    stage.mail.arrived = stage.arrived
+
+    def heard(attempt: Attempt) -> None:
+        number = next(
+            (number_of(t) for t in provider.transactions.values() if f"transaction_id={t['id']}&" in attempt.url), ""
+        )
+        answer = attempt.error if attempt.status is None else f"the service answered {attempt.status}"
+        stage.told(number, f"callback signed and sent: {answer}")
+
+    def captured(seen: CaptureSeen) -> None:
+        stage.told(number_of(provider.transaction(seen.transaction_id)), "captured: the collection has begun")
+
+    stage.running.caller.heard = heard
+    provider.captured = captured
+
+
+async def _follow(stage: Stage, transaction_id: str) -> bool:
+    """Watch the record until the delivery is closed, and tell; return whether it was completed and captured."""
+    while (record := await _closed(stage, transaction_id)) is None:
+        await stage.running.provider.clock.sleep(_LOOK)
+    transaction = stage.running.provider.transaction(transaction_id)
+    done = ", ".join(record.get("progress") or ()) or "nothing done"
+    reason = f" ({record['reason']})" if record.get("reason") else ""
+    stage.told(number_of(transaction), f"{record['outcome']}: {done}{reason}")
+    began = stage.running.provider.begun(transaction_id)
+    return began and record["outcome"] == "completed" and "captured" in record["progress"]
+
+
+async def _closed(stage: Stage, transaction_id: str) -> dict[str, Any] | None:
+    record = await stage.record(transaction_id)
+    return None if record is None or record["outcome"] == "open" else record
+
+
+def _verdict(first: asyncio.Task[bool], stop: asyncio.Event, echo: Echo, patience: float | None) -> int:
+    if patience is None:
+        echo("\nStopping.")
+        return 0
+    if first.done() and first.result():
+        echo("\nDone: the invoice was delivered and captured.")
+        return 0
+    if first.done():
+        echo("\nIt did not work: the delivery ended otherwise, as the last line says.")
+    elif stop.is_set():
+        echo("\nStopped before the invoice was through.")
+    else:
+        echo(f"\nIt did not work: the delivery was still open after {patience:g} seconds.")
+    return 1

@@ -1,0 +1,163 @@
+"""The demo's stage: who plays, what is sold, and how each invoice stands; the pages show it, the story tells it."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any, Protocol
+
+from babel.numbers import get_currency_precision
+from starlette.types import ASGIApp
+
+from service.simulator.api import Running
+from service.simulator.documents import Json, collection_begun
+from service.simulator.letters import Letter, read_letter
+from service.simulator.mail import Mail, MailServer
+from service.simulator.sales import Buyer, Country, sale
+
+SHOP = "Nordlys Interiør"
+COUNTRIES: dict[Country, str] = {"NO": "Norway", "SE": "Sweden", "FI": "Finland", "DK": "Denmark", "DE": "Germany"}
+_SHOWN = 30  # invoices on the page, the newest
+
+
+class Service(Protocol):
+    """The service, as the demo needs it."""
+
+    asgi: ASGIApp
+    """Its public face: `/callback`, `/livez`, `/readyz`."""
+
+    def record(self, transaction_id: str) -> Awaitable[str | None]:
+        """Return the delivery with its history as JSON text, or None when it is unknown."""
+
+    def run(self) -> Awaitable[None]:
+        """Work until cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one invoice stands, for a row on the page."""
+
+    transaction_id: str
+    number: str
+    buyer: str
+    kind: str
+    country: str
+    amount: str
+    outcome: str  # "" while the service does not know it
+    reason: str | None
+    mail: int | None
+    delivered: bool
+    begun: bool
+    paid: bool
+    voided: bool
+
+    @property
+    def payable(self) -> bool:
+        return self.begun and not self.paid and not self.voided
+
+
+def _ignore(_: str) -> None:
+    """Be told, and do nothing."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """Everything that plays. `url` is the site's origin."""
+
+    url: str
+    running: Running
+    mail: MailServer
+    service: Service
+    random: Random
+    told: Callable[[str, str], None]  # (invoice number or "", what happened)
+    sold: Callable[[str], None] = _ignore  # (transaction id)
+    letters: list[Letter] = field(default_factory=list)  # oldest first, numbered as in the mail server's inbox
+
+    @property
+    def personality(self) -> str:
+        return self.running.provider.personality
+
+    def create(self, buyer: Buyer = "business", country: Country = "NO", channel: str = "merchant") -> str:
+        """Sell something, as the shop would; return the transaction's id."""
+        provider = self.running.provider
+        body = sale(
+            buyer=buyer,
+            country=country,
+            channel=channel,
+            callback_url=f"{self.url}/callback?report_event=VOID&report_event=CAPTURE&report_error=true",
+            reference=f"order-{1001 + len(provider.transactions)}",
+            random=self.random,
+        )
+        transaction_id = str(provider.bill(body)["id"])
+        transaction = provider.transaction(transaction_id)
+        self.told(number_of(transaction), f"invoice created: {amount_of(transaction)} to {buyer_of(transaction)}")
+        self.sold(transaction_id)
+        return transaction_id
+
+    def arrived(self, mail: Mail) -> None:
+        """Take note of a mail."""
+        letter = read_letter(mail)
+        self.letters.append(letter)
+        number = next(
+            (n for n in map(number_of, self.running.provider.transactions.values()) if letter.is_about(n)), ""
+        )
+        self.told(
+            number, f"mail delivered: {letter.subject} (the relay answered 250 2.0.0 Ok: queued as {mail.queue_id})"
+        )
+
+    async def standings(self) -> list[Standing]:
+        """Return how the newest invoices stand, newest first."""
+        transactions = list(self.running.provider.transactions.values())[-_SHOWN:]
+        return [await self.standing(transaction) for transaction in reversed(transactions)]
+
+    async def standing(self, transaction: Json) -> Standing:
+        """Return how one invoice stands."""
+        record = await self.record(transaction["id"]) or {}
+        number = number_of(transaction)
+        letters = [letter.mail.number for letter in self.letters if number and letter.is_about(number)]
+        country = (transaction.get("billing_address") or {}).get("country", "")
+        return Standing(
+            transaction_id=transaction["id"],
+            number=number or "no number yet",
+            buyer=buyer_of(transaction),
+            kind="Business" if transaction["payment_product_type"].endswith("b2b") else "Consumer",
+            country=COUNTRIES.get(country, country),
+            amount=amount_of(transaction),
+            outcome=str(record.get("outcome") or ""),
+            reason=record.get("reason"),
+            mail=letters[-1] if letters else None,
+            delivered="delivered" in (record.get("progress") or ()),
+            begun=collection_begun(transaction),
+            paid=transaction["status"] == "CAPTURED",
+            voided=transaction["status"] == "AUTHORIZATION_VOIDED",
+        )
+
+    async def record(self, transaction_id: str) -> dict[str, Any] | None:
+        """Return the service's record of a transaction."""
+        text = await self.service.record(transaction_id)
+        return None if text is None else dict(json.loads(text))
+
+
+def number_of(transaction: Json) -> str:
+    """Return the invoice number, or nothing while there is none."""
+    return str((transaction.get("metadata") or {}).get("kravia:invoice_number", ""))
+
+
+def amount_of(transaction: Json) -> str:
+    """Return what is to be paid, as English readers write it."""
+    amount, currency = transaction["amount"], transaction["currency"]
+    digits = get_currency_precision(currency)
+    return f"{amount / 10**digits:,.{digits}f} {currency}"
+
+
+def buyer_of(transaction: Json) -> str:
+    """Return whom an invoice is for."""
+    billing = transaction.get("billing_address") or {}
+    person = f"{billing.get('first_name', '')} {billing.get('last_name', '')}".strip()
+    return str(billing.get("business_name") or person or "nobody")
+
+
+def clock_time(at: datetime) -> str:
+    """Return the local time of day."""
+    return at.astimezone().strftime("%H:%M:%S")

@@ -1,0 +1,424 @@
+"""Settings: what is taken, what is refused, and that every mistake is named at once and no secret ever."""
+
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.delivery import CaptureOrder, ChannelDefault, Mailbox
+from service.settings import Need, Redirect, Settings, SettingsError, load_settings, secret_names, setting_names
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
+GOOD = {
+    "ACCOUNT_ID": "T12345678",
+    "CLIENT_ID": "client",
+    "CLIENT_SECRET": "client-secret-1",
+    "SIGNATURE_SECRETS": "signature-secret-1,signature-secret-2",
+    "PUBLIC_URL": "https://shop.example/delivery/",
+    "SMTP_URL": "smtp://user:smtp-pass%C3%B8rd@mail.example:587",
+    "MAIL_FROM": "Butikken AS <post@butikken.example>",
+    "REDIRECT_TO": "test@butikken.example",
+    "BRAND_NAME": "Butikken AS",
+}
+
+
+def env(**changes: str | None) -> dict[str, str]:
+    merged = {**GOOD, **changes}
+    return {f"DELIVERY_{name}": text for name, text in merged.items() if text is not None}
+
+
+def loaded(**changes: str | None) -> Settings:
+    return load_settings(env(**changes), need=Need.SERVE)
+
+
+def mistakes(**changes: str | None) -> dict[str, str]:
+    with pytest.raises(SettingsError) as caught:
+        loaded(**changes)
+    return dict(line.split(": ", 1) for line in caught.value.mistakes)
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    settings = loaded()
+    assert (settings.checkout_url, settings.api_url) == (
+        "https://checkout.dintero.com/v1",
+        "https://api.dintero.com/v1",
+    )
+    assert settings.file_hosts == ("*.dintero.com",)
+    assert (settings.signature_tolerance, settings.webhook_secrets) == (300, ())
+    assert settings.invoice_channel == ChannelDefault(default="kravia")
+    assert settings.capture_order is CaptureOrder.AFTER_DELIVERY
+    assert settings.database_url.get_secret_value() == "sqlite:///data/deliveries.db"
+    assert settings.channels == ("email",)
+    assert (settings.locale, settings.timezone) == ("nb", ZoneInfo("Europe/Oslo"))
+    assert (settings.concurrency, settings.lease_seconds, settings.stop_grace) == (16, 60, 25)
+    assert [*settings.retry_delays] == [60, 300, 900, 1800, 3600, 7200]
+    assert (settings.give_up_after, settings.capture_give_up_after) == (432000, 2592000)
+    assert (settings.unconfirmed_retries, settings.unconfirmed_delay, settings.reconcile_every) == (1, 900, 600)
+    assert (settings.max_pdf_bytes, settings.admin_port, settings.admin_host) == (10485760, None, "127.0.0.1")
+    assert (settings.log_format, settings.log_level, settings.templates_dir) == ("json", "info", None)
+    assert (settings.mail_reply_to, settings.mail_bcc, settings.warnings) == (None, None, ())
+    assert (settings.allow_unsigned, settings.allow_real_recipients) == (False, False)
+
+
+def test_what_is_given_becomes_values(tmp_path: Path) -> None:
+    (tmp_path / "logo.png").write_bytes(PNG)
+    settings = loaded(
+        PUBLIC_URL="https://Shop.example/delivery/, https://other.example",
+        FILE_HOSTS="*.Dintero.com, 127.0.0.1,[::1],files.example",
+        INVOICE_CHANNEL="kravia.invoice_b2b=merchant, kravia.invoice_b2c=kravia",
+        CAPTURE_ORDER="before_delivery",
+        CHANNELS="my_shop.paper:open_paper, email",
+        RETRY_DELAYS="0.5, 2",
+        RECONCILE_EVERY="0",
+        REDIRECT_TO="+47 999 99 999, Test@Butikken.example",
+        MAIL_REPLY_TO='"Butikken, ""avd"" \\"Øst\\"" <kunde@butikken.example>',
+        MAIL_BCC="kopi@bærum.example",
+        BRAND_LOGO=str(tmp_path / "logo.png"),
+        BRAND_COLOR="#A0B1C2",
+        BRAND_WEBSITE="https://butikken.example",
+        BRAND_SUPPORT_EMAIL="hjelp@butikken.example",
+        BRAND_ORGANIZATION_NUMBER="999 999 999",
+        TEMPLATES_DIR=str(tmp_path),
+        LOCALE="en-GB",
+        ADMIN_PORT="9090",
+    )
+    assert settings.public_url == ("https://shop.example/delivery", "https://other.example")
+    assert settings.file_hosts == ("*.dintero.com", "127.0.0.1", "::1", "files.example")
+    assert settings.invoice_channel == ChannelDefault(
+        by_product=(("kravia.invoice_b2b", "merchant"), ("kravia.invoice_b2c", "kravia"))
+    )
+    assert settings.capture_order is CaptureOrder.BEFORE_DELIVERY
+    assert settings.channels == ("my_shop.paper:open_paper", "email")
+    assert (settings.retry_delays, settings.reconcile_every) == ((0.5, 2), 0)
+    assert settings.redirect_to == Redirect(email="Test@butikken.example", phone="+4799999999")
+    assert settings.mail_from == Mailbox(name="Butikken AS", address="post@butikken.example")
+    assert settings.mail_reply_to is not None
+    assert settings.mail_reply_to.name == 'Butikken, ""avd"" "Øst"'
+    assert settings.mail_bcc == Mailbox(name="", address="kopi@xn--brum-voa.example")
+    assert (settings.brand.logo, settings.brand.color) == (PNG, "#a0b1c2")
+    assert (settings.brand.name, settings.brand.organization_number) == ("Butikken AS", "999 999 999")
+    assert (settings.templates_dir, settings.admin_port, settings.locale) == (tmp_path, 9090, "en-GB")
+
+
+def test_everything_that_is_required_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, need=Need.SERVE)
+    assert [line.split(":")[0] for line in caught.value.mistakes] == [
+        f"DELIVERY_{name}"
+        for name in (
+            "ACCOUNT_ID",
+            "CLIENT_ID",
+            "CLIENT_SECRET",
+            "SIGNATURE_SECRETS",
+            "PUBLIC_URL",
+            "SMTP_URL",
+            "MAIL_FROM",
+            "BRAND_NAME",
+        )
+    ]
+
+
+def test_wrong_missing_and_contradictory_settings_come_together(tmp_path: Path) -> None:
+    found = mistakes(
+        ADMIN_PORT="ninety",
+        CLIENT_SECRET=None,
+        SMTP_URL=None,
+        REDIRECT_TO=None,
+        ALLOW_UNSIGNED="perhaps",
+        SIGNATURE_SECRETS_FILE=str(tmp_path / "missing"),
+        WEBHOOK_SECRETS_FILE=str(tmp_path / "missing"),
+    )
+    assert set(found) == {
+        f"DELIVERY_{name}"
+        for name in (
+            "ADMIN_PORT",
+            "CLIENT_SECRET",
+            "SMTP_URL",
+            "REDIRECT_TO",
+            "ALLOW_UNSIGNED",
+            "SIGNATURE_SECRETS",
+            "SIGNATURE_SECRETS_FILE",
+            "WEBHOOK_SECRETS_FILE",
+        )
+    }
+    assert found["DELIVERY_CLIENT_SECRET"] == "is required"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ACCOUNT_ID", "X12345678"),
+        ("ACCOUNT_ID", "T1234567"),
+        ("ACCOUNT_ID", "T1234567٣"),
+        ("CHECKOUT_URL", "http://checkout.dintero.com/v1"),
+        ("CHECKOUT_URL", "https://checkout.dintero.com/v1?a=b"),
+        ("API_URL", "https://user:pass@api.dintero.com"),
+        ("API_URL", "ftp://api.dintero.com"),
+        ("API_URL", "https://host:99999"),
+        ("API_URL", "https://[::1"),
+        ("API_URL", "http://127.0.0.1.evil.example"),
+        ("PUBLIC_URL", "shop.example"),
+        ("PUBLIC_URL", "https://shop.example, http://shop.example"),
+        ("PUBLIC_URL", "https://shop.example/#"),
+        ("PUBLIC_URL", ","),
+        ("FILE_HOSTS", "*"),
+        ("FILE_HOSTS", "https://files.example"),
+        ("FILE_HOSTS", "files.example:443"),
+        ("FILE_HOSTS", "fi*les.example"),
+        ("SIGNATURE_SECRETS", " , "),
+        ("SIGNATURE_TOLERANCE", "0"),
+        ("SIGNATURE_TOLERANCE", "-1"),
+        ("LEASE_SECONDS", "nan"),
+        ("LEASE_SECONDS", "inf"),
+        ("STOP_GRACE", "soon"),
+        ("RECONCILE_EVERY", "-0.1"),
+        ("RETRY_DELAYS", "60,0"),
+        ("RETRY_DELAYS", "60,,300"),
+        ("RETRY_DELAYS", ","),
+        ("INVOICE_CHANNEL", "Dintero"),
+        ("INVOICE_CHANNEL", "kravia.invoice_b2b=shop"),
+        ("INVOICE_CHANNEL", "kravia.invoice_b2=merchant"),
+        ("INVOICE_CHANNEL", "kravia.invoice_b2b=merchant,kravia.invoice_b2b=kravia"),
+        ("INVOICE_CHANNEL", "merchant,kravia.invoice_b2b=kravia"),
+        ("CAPTURE_ORDER", "during_delivery"),
+        ("DATABASE_URL", "mysql://host/name"),
+        ("DATABASE_URL", "sqlite://"),
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("DATABASE_URL", "postgresql://user:pw@host:port/name"),
+        ("DATABASE_URL", "postgresql://user:pw@host"),
+        ("CHANNELS", "pigeon"),
+        ("CHANNELS", ","),
+        ("SMTP_URL", "http://mail.example"),
+        ("SMTP_URL", "smtp+insecure://mail.example:25"),
+        ("MAIL_FROM", "Butikken AS"),
+        ("MAIL_FROM", "Butikken <a@b@c>"),
+        ("MAIL_BCC", "a@butikken.example, b@butikken.example"),
+        ("MAIL_REPLY_TO", "Butikken <post@butikken.example"),
+        ("REDIRECT_TO", "a@butikken.example,b@butikken.example"),
+        ("REDIRECT_TO", "a@butikken.example,99999999"),
+        ("REDIRECT_TO", "+4799999999"),
+        ("BRAND_COLOR", "blue"),
+        ("BRAND_LOGO", "/nowhere/logo.png"),
+        ("BRAND_WEBSITE", "butikken.example"),
+        ("BRAND_WEBSITE", "javascript:alert(1)"),
+        ("BRAND_SUPPORT_EMAIL", "butikken"),
+        ("BRAND_NAME", "Butikken\nAS"),
+        ("BRAND_NAME", "Butikken \udcff"),
+        ("TEMPLATES_DIR", "/nowhere"),
+        ("LOCALE", "norsk"),
+        ("TIMEZONE", "Oslo"),
+        ("TIMEZONE", "Europe"),
+        ("TIMEZONE", "../etc/passwd"),
+        ("CONCURRENCY", "0"),
+        ("CONCURRENCY", "1001"),
+        ("CONCURRENCY", "1.5"),
+        ("UNCONFIRMED_RETRIES", "-1"),
+        ("MAX_PDF_BYTES", "0"),
+        ("ADMIN_PORT", "65536"),
+        ("ADMIN_HOST", "http://localhost"),
+        ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "INFO"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(name: str, text: str) -> None:
+    assert set(mistakes(**{name: text})) == {f"DELIVERY_{name}"}
+
+
+@given(st.sampled_from(setting_names()), st.text(st.characters(blacklist_characters="\x00"), max_size=40))
+def test_no_text_is_too_odd_for_a_mistake_with_a_name(full: str, text: str) -> None:
+    lines: tuple[str, ...] = ("DELIVERY_",)
+    try:
+        load_settings({**env(), full: text}, need=Need.SERVE)
+    except SettingsError as exc:
+        lines = exc.mistakes
+    assert lines
+    assert all(line.startswith("DELIVERY_") and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["client_secret", "signature_secrets", "webhook_secrets", "smtp_url", "database_url"])
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, name: str) -> None:
+    full = name.upper()
+    text = {"smtp_url": GOOD["SMTP_URL"], "database_url": "postgresql://u:p@h/n"}.get(name, "from a file")
+    (tmp_path / "secret").write_text(text + "\n")
+    settings = loaded(**{full: None, f"{full}_FILE": str(tmp_path / "secret")})
+    value = getattr(settings, name)
+    assert (value[0] if isinstance(value, tuple) else value).get_secret_value() == text
+    assert f"DELIVERY_{full}" in secret_names()
+
+
+def test_a_secret_keeps_all_but_one_line_break_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b" s$p{a}ce d \r\n")
+    settings = loaded(CLIENT_SECRET=None, CLIENT_SECRET_FILE=str(tmp_path / "secret"))
+    assert settings.client_secret.get_secret_value() == " s$p{a}ce d "
+
+
+def test_both_a_value_and_a_file_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("other")
+    found = mistakes(CLIENT_SECRET_FILE=str(tmp_path / "secret"))
+    assert set(found) == {"DELIVERY_CLIENT_SECRET"}
+    assert "DELIVERY_CLIENT_SECRET_FILE" in found["DELIVERY_CLIENT_SECRET"]
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"two\nlines\n"])
+def test_a_file_that_will_not_do_is_a_mistake(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    found = mistakes(CLIENT_SECRET=None, CLIENT_SECRET_FILE=str(tmp_path / "secret"))
+    assert set(found) == {"DELIVERY_CLIENT_SECRET_FILE"}
+
+
+def test_an_empty_value_counts_as_not_given(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    assert loaded(CONCURRENCY="", ADMIN_PORT="  ", CLIENT_SECRET_FILE="").concurrency == 16
+    found = mistakes(CLIENT_SECRET="", SIGNATURE_SECRETS=None, SIGNATURE_SECRETS_FILE=str(tmp_path / "empty"))
+    assert found == {"DELIVERY_CLIENT_SECRET": "is required", "DELIVERY_SIGNATURE_SECRETS": "is required"}
+
+
+def test_the_environment_wins_over_the_file_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{name}='{text}'" for name, text in env(CONCURRENCY="3", STOP_GRACE="7").items()]
+    (tmp_path / ".env").write_text("\n".join([*lines, "PATH_TO_OTHERS=1", "DELIVERY_LOCALE=${HOME}"]))
+    monkeypatch.chdir(tmp_path)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DELIVERY_CONCURRENCY", "4")
+    monkeypatch.setenv("DELIVERY_STOP_GRACE", "")
+    monkeypatch.setenv("DELIVERY_LOCALE", "en")
+    settings = load_settings(need=Need.SERVE)
+    assert (settings.concurrency, settings.stop_grace, settings.locale) == (4, 7, "en")
+    assert settings.warnings == ()
+
+
+def test_a_mapping_keeps_environment_and_file_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("DELIVERY_CONCURRENCY=3\nDELIVERY_ODD=1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DELIVERY_STOP_GRACE", "7")
+    settings = loaded()
+    assert (settings.concurrency, settings.stop_grace, settings.warnings) == (16, 25, ())
+
+
+def test_an_unreadable_file_in_the_folder_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_bytes(b"DELIVERY_LOCALE=\xff\n")
+    monkeypatch.chdir(tmp_path)
+    for need in (Need.SERVE, Need.STORE):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(need=need)
+        assert any(line.startswith(".env: ") for line in caught.value.mistakes)
+
+
+def test_unknown_names_are_warned_about_with_what_was_meant() -> None:
+    settings = load_settings({**env(), "DELIVERY_SMTP_ULR": "s3cret", "DELIVERY_X": "1"}, need=Need.SERVE)
+    assert len(settings.warnings) == 2
+    assert "DELIVERY_SMTP_ULR" in settings.warnings[0]
+    assert "DELIVERY_SMTP_URL" in settings.warnings[0]
+    assert "meant" not in settings.warnings[1]
+    assert "s3cret" not in str(settings.warnings)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"DELIVERY_SMTP_ULR": "s3cret"}, need=Need.SERVE)
+    assert any("DELIVERY_SMTP_URL" in warning for warning in caught.value.warnings)
+
+
+def test_mail_settings_are_required_for_mail_only() -> None:
+    assert set(mistakes(SMTP_URL=None, MAIL_FROM=None)) == {"DELIVERY_SMTP_URL", "DELIVERY_MAIL_FROM"}
+    assert loaded(SMTP_URL=None, MAIL_FROM=None, CHANNELS="shop.paper:open").smtp_url is None
+
+
+def test_a_test_account_reaches_nobody_unless_told() -> None:
+    assert "ALLOW_REAL_RECIPIENTS" in mistakes(REDIRECT_TO=None)["DELIVERY_REDIRECT_TO"]
+    assert loaded(REDIRECT_TO=None, ALLOW_REAL_RECIPIENTS="true").redirect_to is None
+    assert loaded(ALLOW_REAL_RECIPIENTS="true").redirect_to == Redirect(email="test@butikken.example")
+    assert set(mistakes(ALLOW_REAL_RECIPIENTS="perhaps", REDIRECT_TO=None)) == {"DELIVERY_ALLOW_REAL_RECIPIENTS"}
+
+
+def test_a_live_account_is_never_redirected() -> None:
+    assert set(mistakes(ACCOUNT_ID="P12345678")) == {"DELIVERY_REDIRECT_TO"}
+    assert loaded(ACCOUNT_ID="P12345678", REDIRECT_TO=None).redirect_to is None
+
+
+def test_only_a_test_account_may_go_unsigned() -> None:
+    settings = loaded(SIGNATURE_SECRETS=None, ALLOW_UNSIGNED="true")
+    assert (settings.allow_unsigned, settings.signature_secrets) == (True, ())
+    assert any("ALLOW_UNSIGNED" in warning for warning in settings.warnings)
+    found = mistakes(ACCOUNT_ID="P12345678", REDIRECT_TO=None, SIGNATURE_SECRETS=None, ALLOW_UNSIGNED="true")
+    assert "DELIVERY_ALLOW_UNSIGNED" in found
+
+
+def test_a_logo_is_a_png_of_bearable_size(tmp_path: Path) -> None:
+    logo = tmp_path / "logo.png"
+    for content, good in [
+        (PNG, True),
+        (b"GIF89a" + bytes(64), False),
+        (PNG + bytes(512 * 1024 - len(PNG)), True),
+        (PNG + bytes(512 * 1024 - len(PNG) + 1), False),
+    ]:
+        logo.write_bytes(content)
+        if good:
+            assert loaded(BRAND_LOGO=str(logo)).brand.logo == content
+        else:
+            assert set(mistakes(BRAND_LOGO=str(logo))) == {"DELIVERY_BRAND_LOGO"}
+    assert set(mistakes(BRAND_LOGO=str(tmp_path))) == {"DELIVERY_BRAND_LOGO"}
+
+
+def test_commands_on_the_record_need_the_database_alone(tmp_path: Path) -> None:
+    given_env = {"DELIVERY_CONCURRENCY": "none", "DELIVERY_CLIENT_SECRET_FILE": str(tmp_path / "missing")}
+    url = "postgresql://user:pw@host/name"
+    settings = load_settings({**given_env, "DELIVERY_DATABASE_URL": url}, need=Need.STORE)
+    assert settings.database_url.get_secret_value() == url
+    with pytest.raises(SettingsError) as caught:
+        load_settings({**given_env, "DELIVERY_DATABASE_URL": "nowhere"}, need=Need.STORE)
+    assert [line.split(":")[0] for line in caught.value.mistakes] == ["DELIVERY_DATABASE_URL"]
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"DELIVERY_DATABASE_URL_FILE": str(tmp_path / "missing")}, need=Need.STORE)
+    assert [line.split(":")[0] for line in caught.value.mistakes] == ["DELIVERY_DATABASE_URL_FILE"]
+
+
+def test_some_commands_need_nothing() -> None:
+    settings = load_settings({"DELIVERY_DATABASE_URL": "nowhere"}, need=Need.NOTHING)
+    assert [*settings.retry_delays] == [60, 300, 900, 1800, 3600, 7200]
+
+
+SECRETS = {
+    "CLIENT_SECRET": "q7-client",
+    "SIGNATURE_SECRETS": "q7-first,q7-second",
+    "WEBHOOK_SECRETS": "q7-hook",
+    "SMTP_URL": "smtp://user:q7-smtp@mail.example:587",
+    "DATABASE_URL": "postgresql://user:q7-base@host/name",
+}
+
+
+def test_no_secret_is_ever_shown() -> None:
+    settings = loaded(**SECRETS)
+    assert "q7" not in repr(settings)
+    assert "q7" not in str(settings)
+    assert {"q7-client", "q7-first", "q7-second", "q7-hook", "q7-smtp", "q7-base"} <= set(settings.secret_texts)
+
+
+@pytest.mark.parametrize("spoil", ["{}\n{}", "{}\x07", "http://q7:q7@[q7", "smtp://q7:q7#q7@h:q7", "{0}?{0}#{0}", "q7"])
+def test_no_mistake_quotes_a_secret(spoil: str) -> None:
+    spoilt = {name: spoil.format(text, text) for name, text in SECRETS.items()}
+    with pytest.raises(SettingsError) as caught:
+        loaded(**{**spoilt, "ACCOUNT_ID": "q7", "PUBLIC_URL": "https://q7:q7@[q7"})
+    assert caught.value.__cause__ is None or "q7" not in str(caught.value.__cause__)
+    assert "q7" not in str(caught.value)
+
+
+def test_passwords_are_known_however_they_are_written() -> None:
+    assert {"smtp-pass%C3%B8rd", "smtp-passørd"} <= set(loaded().secret_texts)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        loaded().concurrency = 2
+
+
+CONTRACT = """ACCOUNT_ID CLIENT_ID CLIENT_SECRET CHECKOUT_URL API_URL FILE_HOSTS SIGNATURE_SECRETS ALLOW_UNSIGNED
+SIGNATURE_TOLERANCE WEBHOOK_SECRETS PUBLIC_URL INVOICE_CHANNEL CAPTURE_ORDER DATABASE_URL CHANNELS SMTP_URL MAIL_FROM
+MAIL_REPLY_TO MAIL_BCC REDIRECT_TO ALLOW_REAL_RECIPIENTS BRAND_NAME BRAND_LOGO BRAND_COLOR BRAND_ORGANIZATION_NUMBER
+BRAND_SUPPORT_EMAIL BRAND_SUPPORT_PHONE BRAND_WEBSITE TEMPLATES_DIR LOCALE TIMEZONE CONCURRENCY LEASE_SECONDS STOP_GRACE
+RETRY_DELAYS GIVE_UP_AFTER CAPTURE_GIVE_UP_AFTER UNCONFIRMED_RETRIES UNCONFIRMED_DELAY RECONCILE_EVERY MAX_PDF_BYTES
+ADMIN_PORT ADMIN_HOST LOG_FORMAT LOG_LEVEL"""
+
+
+def test_names_are_those_that_are_promised() -> None:
+    assert sorted(setting_names()) == sorted(f"DELIVERY_{name}" for name in CONTRACT.split())

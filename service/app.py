@@ -26,7 +26,7 @@ from service.metrics import Metrics
 from service.pdf import open_inspector
 from service.pipeline import Pipeline
 from service.record_json import delivery_json
-from service.render import TemplateRenderer, open_renderer
+from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.settings import Settings
 from service.store import migrate as migrate_store
 from service.store import open_store
@@ -140,13 +140,16 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def renderer_of(settings: Settings) -> TemplateRenderer:
-    """Read and try all templates; raises `CannotStart`."""
-    return open_renderer(
-        brand=settings.brand,
-        templates_dir=settings.templates_dir,
-        locale=settings.locale,
-        timezone=settings.timezone,
-    )
+    """Read and try all templates that the channels use; raises `CannotStart`."""
+    try:
+        return open_renderer(
+            brand=settings.brand,
+            templates_dir=settings.templates_dir,
+            locale=settings.locale,
+            timezone=settings.timezone,
+        )
+    except TemplateError as exc:
+        raise CannotStart(f"templates: {exc}") from exc
 
 
 def dintero_of(settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Dintero]:

@@ -183,7 +183,8 @@ def _act(chosen: _Chosen, verb: str, act: Callable[[Store, str], Awaitable[Deliv
 def _make_sure(found: Sequence[Delivery], verb: str, *, sure: bool) -> None:
     counts = {outcome: sum(d.outcome is outcome for d in found) for outcome in Outcome}
     kinds = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    click.echo(f"{verb}: {len(found)} deliveries ({kinds})", err=True)
+    noun = "delivery" if len(found) == 1 else "deliveries"
+    click.echo(f"{verb}: {len(found)} {noun} ({kinds})", err=True)
     if sure:
         return
     if not sys.stdin.isatty():

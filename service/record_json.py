@@ -39,7 +39,7 @@ def delivery_json(delivery: Delivery, history: Sequence[Entry] | None = None) ->
 
 def time_text(at: datetime | None) -> str | None:
     """Return an aware time in UTC to the second, as `2026-11-22T10:00:00Z`."""
-    return at and at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from service.delivery import Capture, Delivery, Entry, Send
 from service.record_json import time_text
 
 _GAP = "  "
+_DISPENSABLE = ("RECIPIENT", "AMOUNT", "DONE", "INVOICE")  # the first goes first
 _LEAST = 12  # columns that the last column of a table keeps on a narrow terminal
 
 
@@ -23,22 +24,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | No
 
 
 def listing(deliveries: Sequence[Delivery], *, width: int | None) -> str:
-    """Return one line for each delivery."""
-    head = ("RECEIVED", "TRANSACTION", "INVOICE", "OUTCOME", "DONE", "AMOUNT", "RECIPIENT", "REASON")
-    rows = [
-        (
-            _moment(d.received_at),
-            d.transaction_id,
-            d.invoice_number or "-",
-            d.outcome.value,
-            ", ".join(d.progress) or "-",
-            money(d.amount, d.currency),
-            d.recipient or "-",
-            d.reason or "",
-        )
-        for d in deliveries
-    ]
-    return table(head, rows, width=width)
+    """Return one line for each delivery; a narrow terminal gets fewer columns, and `show` has the rest."""
+    columns = {
+        "RECEIVED": [_moment(d.received_at) for d in deliveries],
+        "TRANSACTION": [d.transaction_id for d in deliveries],
+        "INVOICE": [d.invoice_number or "-" for d in deliveries],
+        "OUTCOME": [d.outcome.value for d in deliveries],
+        "DONE": [", ".join(d.progress) or "-" for d in deliveries],
+        "AMOUNT": [money(d.amount, d.currency) for d in deliveries],
+        "RECIPIENT": [d.recipient or "-" for d in deliveries],
+        "REASON": [d.reason or "" for d in deliveries],
+    }
+    for dispensable in _DISPENSABLE:
+        lines = table(tuple(columns), list(zip(*columns.values(), strict=True)), width=width)
+        if width is None or max(map(_columns, lines.split("\n"))) <= width:
+            return lines
+        del columns[dispensable]
+    return table(tuple(columns), list(zip(*columns.values(), strict=True)), width=width)
 
 
 def details(
@@ -69,9 +71,7 @@ def _sends(sends: Sequence[Send], width: int | None) -> str:
 
 def _captures(captures: Sequence[Capture], currency: str | None, width: int | None) -> str:
     head = ("BEGUN", "AMOUNT", "OUTCOME", "REFERENCE", "DETAIL")
-    rows = [
-        (_moment(c.begun_at), money(c.amount, currency), c.outcome, c.reference, c.detail or "") for c in captures
-    ]
+    rows = [(_moment(c.begun_at), money(c.amount, currency), c.outcome, c.reference, c.detail or "") for c in captures]
     return table(head, rows, width=width)
 
 

@@ -1,4 +1,4 @@
-"""What tests of several modules need: both databases, a store on each of them, and an environment without our settings."""
+"""What tests of several modules need: both databases, a store on each, and an environment without our settings."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from service.store import SqlStore, migrate, open_store
+from service.store.tables import jobs, metadata
 from tests.fakes import MovedClock
 from tests.postgres import running_server
 
@@ -28,7 +29,7 @@ def _no_settings() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server's own database; `database_url` gives a fresh one on it to each test."""
+    """The URL of a PostgreSQL server's own database."""
     with running_server() as folder:
         yield f"postgresql://postgres@/postgres?host={folder}"
 
@@ -40,11 +41,24 @@ def postgres_admin(postgres_url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_admin: psycopg.Connection, postgres_url: str) -> str:
-    """The name of a database with today's tables and nothing in them."""
-    postgres_admin.execute("CREATE DATABASE template_of_tests")
-    migrate(postgres_url.replace("/postgres?", "/template_of_tests?"))
-    return "template_of_tests"
+def postgres_database(postgres_admin: psycopg.Connection, postgres_url: str) -> str:
+    """The URL of a database with today's tables, which each test finds empty: creating one takes longer than a test."""
+    postgres_admin.execute("CREATE DATABASE tests")
+    url = postgres_url.replace("/postgres?", "/tests?")
+    migrate(url)
+    return url
+
+
+def emptied(url: str) -> str:
+    tables = ", ".join(table.name for table in metadata.sorted_tables if table is not jobs)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+        connection.execute("DELETE FROM jobs WHERE name <> 'birth'")
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -54,32 +68,33 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def _fresh(request: pytest.FixtureRequest, tmp_path: Path, *, empty: bool) -> Iterator[str]:
-    """Yield the URL of a database of this test's own; only what is asked for is started."""
-    if request.param == "sqlite":
-        file = tmp_path / "deliveries.db"
-        if not empty:
-            shutil.copy(request.getfixturevalue("sqlite_template"), file)
-        yield f"sqlite:///{file}"
-        return
-    admin: psycopg.Connection = request.getfixturevalue("postgres_admin")
-    template = "template0" if empty else request.getfixturevalue("postgres_template")
-    name = f"test_{next(_numbers)}"
-    admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield request.getfixturevalue("postgres_url").replace("/postgres?", f"/{name}?")
-    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A SQLite file of this test's own with today's tables, empty."""
+    file = tmp_path / "deliveries.db"
+    shutil.copy(sqlite_template, file)
+    return f"sqlite:///{file}"
 
 
 @pytest.fixture(params=DATABASES)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of either kind, of this test's own, with today's tables."""
-    yield from _fresh(request, tmp_path, empty=False)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database of either kind with today's tables, empty. Only what is asked for is started."""
+    if request.param == "postgresql":
+        return emptied(request.getfixturevalue("postgres_database"))
+    return str(request.getfixturevalue("sqlite_url"))
 
 
 @pytest.fixture(params=DATABASES)
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The same before its first migration; the SQLite file does not exist yet."""
-    yield from _fresh(request, tmp_path, empty=True)
+    """A database of this test's own before its first migration; the SQLite file does not exist yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'new' / 'deliveries.db'}"
+        return
+    admin: psycopg.Connection = request.getfixturevalue("postgres_admin")
+    name = f"test_{next(_numbers)}"
+    admin.execute(f"CREATE DATABASE {name}")
+    yield request.getfixturevalue("postgres_url").replace("/postgres?", f"/{name}?")
+    admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture

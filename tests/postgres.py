@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, from the binaries of a wheel: on a Unix socket, in a temporary folder, for one session."""
+"""A real PostgreSQL for the tests, from the binaries in a wheel, on a Unix socket in a temporary folder."""
 
 import os
 import pwd
@@ -30,7 +30,19 @@ def running_server(*settings: str) -> Iterator[Path]:
         if account and not _open_to_all(binaries):
             binaries = Path(shutil.copytree(binaries.parent, folder / "install", symlinks=True)) / "bin"
         data = folder / "data"
-        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
+        initdb: list[Any] = [
+            binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "-N",
+        ]
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **account)
         yield from _served(folder, [binaries / "postgres", "-D", data, "-k", folder], [*_SETTINGS, *settings], account)
 

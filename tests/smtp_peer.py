@@ -1,4 +1,4 @@
-"""A relay that answers by a script: refusals, dropped connections and held replies at any command, over real sockets."""
+"""A relay that answers by a script: refusals, dropped connections, held replies at any command, over real sockets."""
 
 import asyncio
 from collections import defaultdict, deque

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
-from email.message import EmailMessage
 from email.header import decode_header, make_header
+from email.message import EmailMessage
 from email.policy import compat32, default
 from email.utils import parseaddr, parsedate_to_datetime
 
@@ -180,7 +180,7 @@ def test_the_mail_reads_back_as_it_was_meant() -> None:
     message = parsed(build(ENVELOPE, MESSAGE, PDF))
     assert message.get_content_type() == "multipart/mixed"
     alternative, attached = message.iter_parts()
-    text, related = alternative.iter_parts()  # type: ignore[attr-defined]
+    text, related = alternative.iter_parts()
     html, logo = related.iter_parts()
     kinds = [part.get_content_type() for part in (alternative, text, related, html, logo, attached)]
     assert kinds == [
@@ -194,7 +194,7 @@ def test_the_mail_reads_back_as_it_was_meant() -> None:
     assert text.get_content().replace("\r\n", "\n") == MESSAGE.text
     assert html.get_content().replace("\r\n", "\n") == f"{MESSAGE.html}\n"
     assert (logo["Content-ID"], logo.get_content()) == ("<logo@merchant-delivery>", MESSAGE.images[0].content)
-    assert attached.get_content() == PDF  # type: ignore[attr-defined]
+    assert attached.get_content() == PDF
     assert (attached.get_filename(), attached.get_content_disposition()) == (MESSAGE.document_name, "attachment")
 
 
@@ -247,7 +247,7 @@ def test_a_document_name_that_could_break_a_header_is_a_defect() -> None:
         build(ENVELOPE, replace(MESSAGE, document_name='a"\r\nBcc: x'), PDF)
 
 
-ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=120)
+ANY_TEXT = st.text(max_size=120)
 
 
 @settings(deadline=None)
@@ -313,7 +313,7 @@ def test_the_same_intent_gives_the_same_bytes(channel: EmailChannel) -> None:
 def test_the_bytes_are_the_same_on_every_python() -> None:
     """A digest written down once: a repeat after an upgrade of Python must be the same mail."""
     digest = hashlib.sha256(build(ENVELOPE, MESSAGE, PDF)).hexdigest()
-    assert digest == "DIGEST"
+    assert digest == "fa598ed7182b175391484da9aa409224cf7864364d2cdaf3bf4e0a0586a54280"
 
 
 async def test_a_senders_domain_outside_ascii_is_written_in_ascii() -> None:
@@ -373,7 +373,7 @@ def test_what_an_smtp_url_says(url: str, expected: SmtpAddress) -> None:
     ],
 )
 def test_what_an_smtp_url_may_not_say(url: str) -> None:
-    with pytest.raises(ValueError, match="it|its|nothing|smtp") as caught:
+    with pytest.raises(ValueError, match=r"^(it|its|nothing|smtp)\b") as caught:
         parse_smtp_url(url)
     assert "hun" not in str(caught.value)
     assert "ter2" not in str(caught.value)

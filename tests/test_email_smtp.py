@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trustme
-from aiosmtpd.smtp import SMTP as Server
+from aiosmtpd import smtp as aiosmtpd
 from aiosmtpd.smtp import AuthResult, LoginPassword
 from structlog.testing import capture_logs
 
@@ -352,7 +352,7 @@ async def relay(inbox: Inbox, *, implicit: ssl.SSLContext | None = None, **optio
     logging.getLogger("mail.log").setLevel(logging.ERROR)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Server(inbox, hostname="relay.example", loop=loop, **options), "127.0.0.1", 0, ssl=implicit
+        lambda: aiosmtpd.SMTP(inbox, hostname="relay.example", loop=loop, **options), "127.0.0.1", 0, ssl=implicit
     )
     try:
         yield server.sockets[0].getsockname()[1]
@@ -366,8 +366,8 @@ SIGNED_IN = "faktura%40nordlys.example:p%40ss%2Fw%3Ard@127.0.0.1"
 
 async def test_starttls_with_signing_in(authority: trustme.CA) -> None:
     inbox = Inbox()
-    options = {"tls_context": server_context(authority), "authenticator": authenticator, "auth_required": True}
-    async with relay(inbox, **options) as port, opened(f"smtp://{SIGNED_IN}:{port}") as channel:
+    options: dict[str, Any] = {"tls_context": server_context(authority), "authenticator": authenticator}
+    async with relay(inbox, auth_required=True, **options) as port, opened(f"smtp://{SIGNED_IN}:{port}") as channel:
         mail = composed(channel)
         assert (await channel.send(mail)).answer == "250 2.0.0 Ok: queued as DEF"
         await channel.send(mail)
@@ -387,7 +387,7 @@ async def test_implicit_tls(authority: trustme.CA) -> None:
 
 
 async def test_a_wrong_password_is_the_accounts_fault_and_is_not_told(authority: trustme.CA) -> None:
-    options = {"tls_context": server_context(authority), "authenticator": authenticator}
+    options: dict[str, Any] = {"tls_context": server_context(authority), "authenticator": authenticator}
     url = "smtp://faktura%40nordlys.example:tr0ub4dor@127.0.0.1"
     async with relay(Inbox(), **options) as port, opened(f"{url}:{port}") as channel:
         for attempt in (channel.send(composed(channel)), channel.check()):

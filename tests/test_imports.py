@@ -169,13 +169,14 @@ def test_tests_may_see_everything_and_the_service_no_tests() -> None:
 WATCH = """
 import os, sys, threading
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+ours = tuple(sys.argv[1].split(os.pathsep))
 seen = []
 def watch(event, args):
     if event in {"socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.mkdir"}:
         seen.append(f"{event} {args}")
     elif event == "open" and isinstance(args[2], int) and args[2] & WRITES:
         seen.append(f"writes {args[0]}")
-    elif event == "open" and str(args[0]).startswith(sys.argv[1]) and not str(args[0]).endswith((".py", ".pyc")):
+    elif event == "open" and str(args[0]).startswith(ours) and not str(args[0]).endswith((".py", ".pyc")):
         seen.append(f"reads {args[0]}")
 sys.addaudithook(watch)
 import importlib
@@ -191,8 +192,9 @@ def test_nothing_happens_at_import(tmp_path: Path) -> None:
     """No socket, no file, no process, no thread, no output; Alembic's own scripts are run, not imported."""
     names = [f"service.{name}".rstrip(".") for name in MODULES if "migrations" not in name and name != "__main__"]
     env = {name: text for name, text in os.environ.items() if not name.startswith("DELIVERY_")}
+    watched = os.pathsep.join(str(REPOSITORY / folder) for folder in ("service", "templates"))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", WATCH, str(REPOSITORY), *names],
+        [sys.executable, "-W", "error", "-c", WATCH, watched, *names],
         cwd=tmp_path,
         env={**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.DEVNULL,

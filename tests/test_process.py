@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psycopg
 import pytest
@@ -56,10 +57,18 @@ class Outside:
         deliveries: list[dict[str, object]] = json.loads(out)
         return deliveries
 
-    async def until(self, outcome: str, count: int, *, within: float = 40) -> None:
-        async with asyncio.timeout(within):
-            while sum(d["outcome"] == outcome for d in await self.listed()) < count:
-                await asyncio.sleep(0.1)
+
+async def closed(service: Running, outcome: str, count: int, *, within: float = 40) -> None:
+    """Wait until the process has said of so many deliveries that they ended so."""
+    async with asyncio.timeout(within):
+        while sum(line["event"] == "delivery.closed" and line["outcome"] == outcome for line in said(service)) < count:
+            await asyncio.sleep(0.05)
+
+
+def said(service: Running) -> list[dict[str, Any]]:
+    """Return the log so far; every line of it is JSON."""
+    whole, _, _ = service.output.decode().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 @pytest.fixture
@@ -81,12 +90,11 @@ async def outside(database_url: str, tmp_path: Path) -> AsyncIterator[Outside]:
 async def test_it_delivers_and_stops_cleanly_on_sigterm(outside: Outside) -> None:
     async with outside.serving() as service:
         transaction_id = outside.sell()
-        await outside.until("completed", 1)
+        await closed(service, "completed", 1)
         assert await service.stop() == 0
     (delivery,) = await outside.listed()
     assert (delivery["transaction_id"], delivery["progress"]) == (transaction_id, ["delivered", "captured"])
-    lines = [json.loads(line) for line in service.output.decode().splitlines()]
-    events = [line["event"] for line in lines if line.get("transaction_id") == transaction_id]
+    events = [line["event"] for line in said(service) if line.get("transaction_id") == transaction_id]
     assert events == [
         "callback.received",
         "delivery.fetched",
@@ -118,7 +126,9 @@ async def test_a_killed_process_loses_nothing(outside: Outside) -> None:
         await service.process.wait()
     outside.settings |= {"DELIVERY_UNCONFIRMED_DELAY": "1"}
     async with outside.serving() as service:
-        await outside.until("completed", len(ids))
+        async with asyncio.timeout(40):
+            while any(delivery["outcome"] != "completed" for delivery in await outside.listed()):
+                await asyncio.sleep(0.5)
         assert await service.stop() == 0
     captured = [seen.transaction_id for seen in outside.provider.provider.captures]
     assert sorted(captured) == sorted(ids)
@@ -154,10 +164,10 @@ async def test_nothing_personal_or_secret_gets_out(outside: Outside, database_ur
         outside.mail.refuse(
             refused, f"550 5.1.1 <{refused}>: no such user {refused.upper()}, call +4799887766", times=1
         )
-        await outside.until("completed", 1)
-        await outside.until("failed", 1)
+        await closed(service, "completed", 1)
+        await closed(service, "failed", 1)
         await command("deliveries", "retry", one, two, "--yes", settings=outside.settings, cwd=outside.cwd)
-        await outside.until("completed", 2)
+        await closed(service, "completed", 2)
         assert await service.stop() == 0
     printed = [service.output.decode()]
     for arguments in (("list",), ("list", "--json"), ("show", one), ("show", one, "--json"), ("show", two, "--json")):

@@ -6,7 +6,8 @@ from random import Random
 import aiosmtplib
 import pytest
 
-from service.simulator.mail import NEVER, Behaviour, Mail, MailServer, Phase, open_mail_server
+from service.simulator.mail import Mail, MailServer, open_mail_server
+from service.simulator.script import NEVER, Behaviour, Phase
 from tests.fakes import MovedClock
 
 FROM, TO, OTHER = "shop@shop.example", "ola@nordmann.example", "kari@nordmann.example"

@@ -1,4 +1,5 @@
 import json
+import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from service.simulator.api import Running, open_provider
 from service.simulator.documents import Personality
 from service.simulator.sales import sale
+from service.simulator.servers import listen
 from tests.fakes import MovedClock
 
 DATA = Path(__file__).parent / "data"
@@ -174,6 +176,8 @@ async def test_a_session_is_paid_in_two_steps_and_once(merchant: Merchant) -> No
         (("payment", "days_until_due"), 366),
         (("payment", "operation"), "card"),
         (("payment", "payment_product_type"), None),
+        (("session", "configuration"), "merchant"),
+        (("session", "url"), {"callback_url": "ftp://x"}),
     ],
 )
 async def test_a_bad_order_is_refused(merchant: Merchant, path: tuple[str, ...], value: object) -> None:
@@ -426,3 +430,9 @@ async def test_the_same_seed_gives_the_same_ids() -> None:
         async with open_provider(clock=MovedClock(), seed=5) as running:
             ids.append(running.provider.bill(order())["id"])
     assert ids[0] == ids[1]
+
+
+async def test_answers_do_not_wait_for_acknowledgements() -> None:
+    sock = listen()
+    assert sock.proto == socket.IPPROTO_TCP  # what asyncio asks for before it sets TCP_NODELAY
+    sock.close()

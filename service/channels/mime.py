@@ -74,7 +74,7 @@ def _unstructured(text: str, name: str) -> str:
 
 
 def _encoded(text: str) -> str:
-    """Return encoded words (RFC 2047), one a line, none with half a character; the standard library's can be too long."""
+    """Return encoded words (RFC 2047), one a line, none with half a character; the library's can be too long."""
     words, word = [], b""
     for character in text:
         more = character.encode("utf-8")

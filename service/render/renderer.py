@@ -179,7 +179,7 @@ def _tidy(text: str) -> str:
 
 
 def _words(exc: Exception) -> str:
-    return f"there is no template {exc}" if isinstance(exc, jinja2.TemplateNotFound) else str(exc)
+    return f"there is no template {exc.name}" if isinstance(exc, jinja2.TemplateNotFound) else str(exc)
 
 
 def open_renderer(

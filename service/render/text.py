@@ -63,6 +63,6 @@ def money(minor: int, currency: str, locale: Locale) -> str:
     digits = _ISO_DIGITS.get(currency, get_currency_precision(currency))
     pattern = copy.copy(locale.currency_formats["standard"])
     pattern.frac_prec = (digits, digits)
-    amount = Decimal(minor).scaleb(-digits)
+    amount = Decimal(f"{minor}E-{digits}")  # exact, where arithmetic would round to 28 digits
     text = format_currency(amount, currency, format=pattern, locale=locale, currency_digits=False)
     return re.sub(r"(?<=[A-Za-z])(?=\d)", "\u00a0", text)  # CLDR's currencySpacing, which Babel leaves out

@@ -190,7 +190,8 @@ async def open_caller(
 ) -> AsyncIterator[Caller]:
     """Open a caller; callbacks still under way when the context ends are dropped."""
     async with (
-        httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client,
+        # The limit is for an answer; waiting here for one's turn is no fault of the merchant's.
+        httpx.AsyncClient(timeout=httpx.Timeout(timeout, pool=None), trust_env=False) as client,
         asyncio.TaskGroup() as tasks,
     ):
         caller = Caller(

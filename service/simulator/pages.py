@@ -48,7 +48,7 @@ class _Pages:
         self._templates.filters["clock"] = clock_time
 
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
-        shared = {"shop": SHOP, "stage": self._stage, "unread": len(self._stage.letters)}
+        shared = {"shop": SHOP, "stage": self._stage}
         html = self._templates.get_template(name).render(**(shared | values))
         return HTMLResponse(html, status, headers=_SAFE)
 

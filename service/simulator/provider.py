@@ -25,7 +25,7 @@ from service.simulator.documents import (
 )
 from service.simulator.invoices import Invoice, draw, invoice_of
 from service.simulator.keys import Keys
-from service.simulator.rules import channel_of, check_capture, check_order, check_payment, page
+from service.simulator.rules import channel_of, check_capture, check_order, check_payment, check_session, inside, page
 
 FileWay = Literal["descriptor", "bytes", "redirect"]
 """How an invoice's URL answers; dintero-api.md section 7 (a), (b) and (c)."""
@@ -125,8 +125,7 @@ class Provider:
 
     def open_session(self, body: Any, *, profile_required: bool = False) -> Json:
         """Create a session; its link and id are the answer."""
-        if not isinstance(body, dict):
-            raise invalid("a JSON object is required")
+        body = copy.deepcopy(check_session(body))
         order = check_order(body.get("order"))
         profile_id = body.get("profile_id")
         if profile_id is not None and profile_id not in self.profiles and profile_id != "default":
@@ -144,9 +143,8 @@ class Provider:
             raise Refusal(400, "Session is completed")
         payment = body.get("payment", body) if isinstance(body, dict) else None
         payment = check_payment(payment, due_required=False)
-        configured = (session["configuration"].get("kravia") or {}).get(
-            payment["payment_product_type"].partition(".")[2]
-        ) or {}
+        kind, _, product = payment["payment_product_type"].partition(".")
+        configured = inside(inside(session["configuration"], kind), product) or {}
         return self._authorize(session, {"days_until_due": 14} | configured | payment, start)
 
     def bill(self, body: Any, *, start: Start = "AUTHORIZED") -> Json:

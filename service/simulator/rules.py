@@ -27,6 +27,19 @@ def whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def check_session(body: Any) -> Json:
+    """Return the body of a new session, or refuse it."""
+    if not isinstance(body, dict):
+        raise invalid("a JSON object is required")
+    for name in ("url", "customer", "configuration"):
+        if not isinstance(body.get(name) or {}, dict):
+            raise invalid(f"{name} must be an object")
+    callback_url = (body.get("url") or {}).get("callback_url") or "https://"
+    if not str(callback_url).startswith(("https://", "http://")):
+        raise invalid("url.callback_url must be a URL")
+    return body
+
+
 def check_order(order: Any) -> Json:
     """Return the order of a session, or refuse it."""
     if not isinstance(order, dict):
@@ -88,19 +101,20 @@ def channel_of(product_type: str, payment: Json, *configurations: Any) -> str:
     product = product_type.partition(".")[2]
     found = [_stated(payment)]
     for configuration in configurations:
-        found.append(_stated(_inside(_inside(configuration, "kravia"), product)))
-        options = _inside(configuration, "payment_options")
-        fitting = [option for option in options or () if _inside(option, "type") == product_type]
-        found += [_stated(_inside(option, "details")) for option in fitting]
+        found.append(_stated(inside(inside(configuration, "kravia"), product)))
+        options = inside(configuration, "payment_options")
+        fitting = [option for option in options or () if inside(option, "type") == product_type]
+        found += [_stated(inside(option, "details")) for option in fitting]
     return next((value for value in found if value), "kravia")
 
 
-def _inside(document: Any, name: str) -> Any:
+def inside(document: Any, name: str) -> Any:
+    """Return a value of an object, or None when there is no such object or value."""
     return document.get(name) if isinstance(document, dict) else None
 
 
 def _stated(details: Any) -> str | None:
-    value = _inside(details, "invoice_channel") or _inside(details, "invoice_delivery_method")
+    value = inside(details, "invoice_channel") or inside(details, "invoice_delivery_method")
     return _OLDER_NAMES.get(value, value) if isinstance(value, str) else None
 
 

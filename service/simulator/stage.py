@@ -24,8 +24,9 @@ _SHOWN = 30  # invoices on the page, the newest
 class Service(Protocol):
     """The service, as the demo needs it."""
 
-    asgi: ASGIApp
-    """Its public face: `/callback`, `/livez`, `/readyz`."""
+    @property
+    def asgi(self) -> ASGIApp:
+        """Its public face: `/callback`, `/livez`, `/readyz`."""
 
     def record(self, transaction_id: str) -> Awaitable[str | None]:
         """Return the delivery with its history as JSON text, or None when it is unknown."""

@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool
 from service.delivery import StoreUnavailable
 
 READERS = 4
-_BUSY_MS = 2_000
+_BUSY_SECONDS = 1.0  # each of the writer's tries waits so long for another process to finish writing
 _OLDEST_SQLITE = (3, 35)  # RETURNING
 # A host that went silent must not hold every callback for the quarter of an hour that the system would wait.
 _PATIENCE = {"connect_timeout": "5", "tcp_user_timeout": "15000", "keepalives_idle": "15", "keepalives_interval": "5"}
@@ -84,7 +84,7 @@ def _sqlite(url: URL, file: Path) -> Engines:
         address = f"file:{quote(str(file))}?{urlencode({'mode': mode, **url.query}, doseq=True)}"
         # isolation_level None: the driver begins nothing by itself, so a read is one statement and a write says BEGIN.
         return lambda: sqlite3.connect(
-            address, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
+            address, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
         )
 
     def engine(size: int, mode: str) -> Engine:

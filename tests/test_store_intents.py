@@ -1,0 +1,260 @@
+"""Sends and captures: intents that are begun under a lease, and outcomes that are never fenced out."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Table, insert
+from sqlalchemy.exc import IntegrityError
+
+from service.delivery import Claim, IntentOpen, LeaseLost, Outcome, Proof, Schedule, Settled
+from service.store import SqlStore
+from service.store.rows import Intent, intent_values
+from service.store.tables import captures, sends
+from tests.fakes import MovedClock
+from tests.store_values import (
+    AT,
+    NEVER,
+    SECOND,
+    SETTLED,
+    capture,
+    claim_all,
+    claimed,
+    due_now,
+    entry,
+    near,
+    only,
+    plugged,
+    send,
+)
+
+LATER = Schedule(due_in=3600)
+
+
+async def test_a_send_is_begun_and_accepted(store: SqlStore, clock: MovedClock) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    begun = await only(store)
+    assert (begun.attempt, begun.channel, begun.recipient_key) == (1, "email", "k1")
+    (intent,) = await store.sends(begun.id)
+    assert intent == send(begun.id, begun_at=intent.begun_at)
+    assert near(intent.begun_at, clock.now())
+    await store.settle_send(send(begun.id, **SETTLED, proof=Proof.RELAY), [entry()])
+    (settled,) = await store.sends(begun.id)
+    assert settled == replace(intent, **SETTLED, proof=Proof.RELAY)
+    delivered = await only(store)
+    assert (delivered.delivered_at, delivered.delivery_proof) == (SETTLED["settled_at"], Proof.RELAY)
+    assert (await store.history(begun.id))[-1] == entry()
+
+
+async def test_settling_within_the_step_costs_no_further_look(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    await store.begin_capture(claim, capture(claim.delivery.id))
+    await store.settle_capture(capture(claim.delivery.id, **accepted()), [], began_at=AT)
+    await store.save(claim, claim.delivery, LATER)
+    assert await claim_all(store) == ()
+    assert (await only(store)).progress == ("delivered", "captured")
+
+
+def accepted() -> dict[str, Any]:
+    return {"outcome": Settled.ACCEPTED, "event_id": "e1", "detail": "ok", "settled_at": AT + 3 * SECOND}
+
+
+async def test_a_send_settled_after_its_lease_was_given_back_wakes(store: SqlStore, clock: MovedClock) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.save(claim, claim.delivery, LATER)
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    assert due_now(await only(store), clock)
+
+
+async def test_a_send_settled_under_anothers_lease_makes_that_ones_save_due_at_once(
+    store: SqlStore, clock: MovedClock
+) -> None:
+    dead = await claimed(store)
+    await store.begin_send(dead, send(dead.delivery.id))
+    clock.advance(61)
+    (claim,) = await claim_all(store, suspects=True)
+    assert [one.outcome for one in claim.sends] == [Settled.OPEN]
+    await store.settle_send(send(dead.delivery.id, **SETTLED), [])
+    await store.save(claim, claim.delivery, LATER)
+    delivery = await only(store)
+    assert due_now(delivery, clock)
+    assert delivery.delivered_at == SETTLED["settled_at"]
+
+
+async def test_a_late_capture_wakes_too(store: SqlStore, clock: MovedClock) -> None:
+    claim = await claimed(store)
+    await store.begin_capture(claim, capture(claim.delivery.id))
+    await store.save(claim, claim.delivery, LATER)
+    await store.settle_capture(capture(claim.delivery.id, **accepted()), [])
+    delivery = await only(store)
+    assert due_now(delivery, clock)
+    assert (delivery.captured_at, delivery.captured_known_at) == (AT + 3 * SECOND, AT + 3 * SECOND)
+
+
+async def test_a_late_refusal_wakes_nobody(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.save(claim, claim.delivery, LATER)
+    await store.settle_send(send(claim.delivery.id, outcome=Settled.REFUSED, settled_at=AT), [])
+    assert await claim_all(store) == ()
+    assert (await only(store)).delivered_at is None
+
+
+async def test_a_fact_about_a_closed_delivery_is_kept_and_opens_nothing(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="x", closed_at=AT), NEVER)
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.due_at, delivery.progress) == (Outcome.FAILED, None, ("delivered",))
+
+
+async def test_an_accepted_send_is_never_downgraded(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    worse = {"outcome": Settled.UNCONFIRMED, "answer": "it died", "settled_at": AT}
+    await store.settle_send(send(claim.delivery.id, **worse), [])
+    (kept,) = await store.sends(claim.delivery.id)
+    assert (kept.outcome, kept.answer) == (Settled.ACCEPTED, "250 ok")
+
+
+async def test_an_unconfirmed_send_may_turn_out_accepted(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.settle_send(send(claim.delivery.id, outcome=Settled.UNCONFIRMED, settled_at=AT), [entry("lost")])
+    assert (await only(store)).delivered_at is None
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [entry("found")])
+    assert (await only(store)).delivered_at == SETTLED["settled_at"]
+    assert [line.detail for line in await store.history(claim.delivery.id)] == ["callback", "lost", "found"]
+
+
+async def test_an_outcome_told_twice_is_written_once(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.begin_capture(claim, capture(claim.delivery.id))
+    for _ in range(2):
+        await store.settle_send(send(claim.delivery.id, **SETTLED), [entry("sent")])
+        await store.settle_capture(capture(claim.delivery.id, **accepted()), [entry("captured")])
+    assert [line.detail for line in await store.history(claim.delivery.id)] == ["callback", "sent", "captured"]
+
+
+async def test_the_outcome_of_an_intent_that_the_database_lost_is_kept(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.save(claim, claim.delivery, LATER)
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    await store.settle_capture(capture(claim.delivery.id, **accepted()), [])
+    (again,) = await claim_all(store)
+    assert [one.outcome for one in again.sends] == [Settled.ACCEPTED]
+    assert [one.outcome for one in again.captures] == [Settled.ACCEPTED]
+    assert (again.delivery.attempt, again.delivery.progress) == (1, ("delivered", "captured"))
+
+
+async def test_no_effect_begins_without_a_lease(store: SqlStore, clock: MovedClock) -> None:
+    claim = await claimed(store)
+    stranger = replace(claim, token="another")
+    unknown = replace(claim, delivery=replace(claim.delivery, id="nobody"))
+    for other in (stranger, unknown):
+        with pytest.raises(LeaseLost):
+            await store.begin_send(other, send(other.delivery.id))
+        with pytest.raises(LeaseLost):
+            await store.begin_capture(other, capture(other.delivery.id))
+    clock.advance(61)
+    with pytest.raises(LeaseLost):
+        await store.begin_send(claim, send(claim.delivery.id))
+    with pytest.raises(LeaseLost):
+        await store.begin_capture(claim, capture(claim.delivery.id))
+    assert (await only(store)).attempt == 0
+    assert await store.sends(claim.delivery.id) == ()
+
+
+async def test_one_open_send_per_recipient_and_channel(store: SqlStore) -> None:
+    claim = await claimed(store)
+    key = claim.delivery.id
+    await store.begin_send(claim, send(key, 1))
+    with pytest.raises(IntentOpen):
+        await store.begin_send(claim, send(key, 2))
+    with pytest.raises(IntentOpen):
+        await store.begin_send(claim, send(key, 1))
+    await store.begin_send(claim, send(key, 3, channel="sms"))
+    await store.begin_send(claim, send(key, 4, recipient_key="k2"))
+    await store.settle_send(send(key, 1, outcome=Settled.REFUSED, settled_at=AT), [])
+    await store.begin_send(claim, send(key, 5))
+    assert [one.id[:2] for one in await store.sends(key)] == ["s1", "s3", "s4", "s5"]
+    assert (await only(store)).attempt == 4
+
+
+@pytest.mark.parametrize("outcome", [Settled.OPEN, Settled.PENDING])
+async def test_one_capture_awaited_per_transaction(store: SqlStore, outcome: Settled) -> None:
+    claim = await claimed(store)
+    key = claim.delivery.id
+    await store.begin_capture(claim, capture(key, 1))
+    if outcome is Settled.PENDING:
+        await store.settle_capture(capture(key, 1, outcome=outcome, event_request_id="r1", settled_at=AT), [])
+    with pytest.raises(IntentOpen):
+        await store.begin_capture(claim, capture(key, 2))
+    (awaited,) = await store.captures(key)
+    assert awaited.outcome is outcome
+    await store.settle_capture(capture(key, 1, outcome=Settled.REFUSED, settled_at=AT), [])
+    await store.begin_capture(claim, capture(key, 2))
+    assert [one.outcome for one in await store.captures(key)] == [Settled.REFUSED, Settled.OPEN]
+    assert (await store.captures(key))[0].event_request_id == ("r1" if outcome is Settled.PENDING else None)
+
+
+async def test_only_one_of_many_at_once_begins(store: SqlStore) -> None:
+    claim = await claimed(store)
+    async with plugged(store):
+        tries = [asyncio.ensure_future(store.begin_send(claim, send(claim.delivery.id, n))) for n in range(5)]
+        await asyncio.sleep(0)
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [type(None)] + [IntentOpen] * 4
+
+
+async def test_the_database_itself_refuses_a_second_open_intent(store: SqlStore) -> None:
+    claim = await claimed(store)
+    key = claim.delivery.id
+    await store.begin_send(claim, send(key, 1))
+    await store.begin_capture(claim, capture(key, 1))
+    rows: list[tuple[Table, Intent[Any]]] = [
+        (sends, Intent(value=send(key, 2), ordinal=2, lease_token=None)),
+        (captures, Intent(value=capture(key, 2, outcome=Settled.PENDING), ordinal=2, lease_token=None)),
+    ]
+    await store.close()
+    for table, row in rows:
+        with store._engines.writer.connect() as connection, pytest.raises(IntegrityError):
+            connection.execute(insert(table), intent_values(row))
+
+
+async def test_a_202_that_comes_late_does_not_clash_with_the_next_capture(store: SqlStore) -> None:
+    claim = await claimed(store)
+    key = claim.delivery.id
+    await store.begin_capture(claim, capture(key, 1))
+    await store.settle_capture(capture(key, 1, outcome=Settled.UNCONFIRMED, settled_at=AT), [])
+    await store.begin_capture(claim, capture(key, 2))
+    pending = capture(key, 1, outcome=Settled.PENDING, event_request_id="r1", settled_at=AT)
+    await store.settle_capture(pending, [])
+    first, second = await store.captures(key)
+    assert (first.outcome, first.event_request_id) == (Settled.UNCONFIRMED, "r1")
+    assert second.outcome is Settled.OPEN
+
+
+async def test_a_collection_that_others_began_counts_from_when_it_began(store: SqlStore) -> None:
+    claim: Claim = await claimed(store)
+    await store.begin_capture(claim, capture(claim.delivery.id))
+    refused = capture(claim.delivery.id, outcome=Settled.REFUSED, settled_at=AT)
+    await store.settle_capture(refused, [], began_at=AT - timedelta(days=1))
+    delivery = await only(store)
+    assert (delivery.captured_at, delivery.captured_known_at) == (AT - timedelta(days=1), AT)
+
+
+async def test_an_outcome_for_an_unknown_delivery_is_an_error(store: SqlStore) -> None:
+    with pytest.raises(KeyError):
+        await store.settle_send(send("nobody", **SETTLED), [])
+    with pytest.raises(KeyError):
+        await store.settle_capture(capture("nobody", **accepted()), [])

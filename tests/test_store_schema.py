@@ -1,0 +1,134 @@
+"""Opening and migrating: URLs as users write them, several processes at once, tables that are missing, old or newer."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import select
+
+from service.delivery import Received, Store, StoreUnavailable
+from service.store import SchemaOutdated, SqlStore, migrate, open_store, schema
+from service.store.engines import engines
+from service.store.tables import jobs, metadata
+from tests.fakes import MovedClock
+from tests.store_values import arrival, near
+
+ROOT = Path(__file__).parent.parent
+
+
+def typed(store: SqlStore) -> Store:
+    return store  # that it is one is the type checker's to say
+
+
+async def test_the_first_opening_makes_the_tables(empty_database_url: str, clock: MovedClock) -> None:
+    async with open_store(empty_database_url, clock=clock) as store:
+        assert await typed(store).receive(arrival()) is Received.NEW
+    assert migrate(empty_database_url) == "the database is at version 0001: nothing to do"
+    async with open_store(empty_database_url, clock=clock, migrate=False) as store:
+        assert len(await store.listing()) == 1
+
+
+async def test_the_record_knows_when_it_was_begun(empty_database_url: str, clock: MovedClock) -> None:
+    def born() -> datetime | None:
+        with opened.readers.connect() as connection:
+            return connection.execute(select(jobs.c.last_run_at).where(jobs.c.name == "birth")).scalars().one()
+
+    assert migrate(empty_database_url) == "the database was brought from nothing to version 0001"
+    opened = engines(empty_database_url)
+    with opened.writer.connect():
+        first = born()
+        assert near(first, clock.now(), within=60)
+        migrate(empty_database_url)
+        assert born() == first
+    opened.dispose()
+
+
+async def test_missing_tables_are_named_when_they_may_not_be_made(empty_database_url: str, clock: MovedClock) -> None:
+    with pytest.raises(SchemaOutdated, match="run `merchant-delivery migrate`"):
+        async with open_store(empty_database_url, clock=clock, migrate=False):
+            pass
+    file = engines(empty_database_url).file
+    assert file is None or not file.exists()
+
+
+async def test_three_processes_migrate_at_once(empty_database_url: str) -> None:
+    code = "import sys; from service.store import migrate; print(migrate(sys.argv[1]))"
+    started = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, empty_database_url, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    said = [await process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], said
+    assert sorted(out.decode().split()[2] for out, _ in said) == ["is", "is", "was"]
+
+
+async def test_an_older_and_a_newer_version_are_told_apart(
+    empty_database_url: str, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(empty_database_url)
+    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
+    with pytest.raises(SchemaOutdated, match="version 0001, which is too old"):
+        async with open_store(empty_database_url, clock=clock, migrate=False):
+            pass
+    monkeypatch.setattr(schema, "REVISIONS", ("0000",))
+    with pytest.raises(StoreUnavailable, match="version 0001, which is newer than this program") as raised:
+        async with open_store(empty_database_url, clock=clock):
+            pass
+    assert not isinstance(raised.value, SchemaOutdated)
+
+
+def test_the_migrations_make_the_tables_as_they_are_declared(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    opened = engines(empty_database_url)
+    with opened.writer.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    opened.dispose()
+    versions = ScriptDirectory(str(ROOT / "service" / "store" / "migrations")).walk_revisions()
+    assert tuple(reversed([version.revision for version in versions])) == schema.REVISIONS
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://kari:hemmelig@host/name",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "hemmelig",
+        "postgresql://kari:hemmelig@h:p/n",
+    ],
+)
+def test_other_urls_are_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ValueError, match="database URL") as raised:
+        migrate(url)
+    assert "hemmelig" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+async def test_a_relative_file_is_made_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: MovedClock
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_store("sqlite:///data/ordinær 100%25 #1.db", clock=clock) as store:
+        await store.ping()
+    assert os.listdir(tmp_path / "data") == ["ordinær 100%25 #1.db"]
+
+
+async def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path, clock: MovedClock) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="folder"):
+        async with open_store(f"sqlite:///{tmp_path}/file/deliveries.db", clock=clock):
+            pass
+
+
+def test_importing_the_store_does_not_import_alembic() -> None:
+    code = "import sys, service.store; sys.exit('alembic' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,182 @@
+"""The shipped templates and catalogues: complete, tidy, as they were last looked at."""
+
+import os
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import jinja2
+import pytest
+from babel.messages.pofile import read_po
+from jinja2.ext import babel_extract
+
+from service.delivery import Brand, Message, Party, Purpose, Recipient, Transaction
+from service.render import TemplateRenderer, open_renderer
+from service.render.renderer import shipped_templates
+from service.render.samples import BARE, FULL, HERE, THERE
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+BRAND = Brand(
+    name="Nordlys Møbler AS",
+    organization_number="923456789",
+    support_email="kundeservice@nordlys.example",
+    support_phone="+47 22 12 34 56",
+    website="https://www.nordlys.example/",
+)
+SHIPPED = sorted(shipped_templates().glob("locales/*.po"))
+
+
+def renderer(brand: Brand = BRAND) -> TemplateRenderer:
+    return open_renderer(brand=brand, templates_dir=None, locale="nb", timezone=ZoneInfo("Europe/Oslo"))
+
+
+def rendered(
+    transaction: Transaction = FULL,
+    *,
+    purpose: Purpose = Purpose.FIRST,
+    recipient: Recipient = HERE,
+    brand: Brand = BRAND,
+) -> Message:
+    return renderer(brand).render("mail", transaction, purpose=purpose, recipient=recipient)
+
+
+ENGLISH = replace(BARE, billing=Party(first_name="Kari", last_name="Nordmann", country="GB"))
+GOLDEN_CASES = {
+    "nb-full": (FULL, Purpose.FIRST, HERE, BRAND),
+    "nb-copy-redirected": (FULL, Purpose.RESEND, THERE, BRAND),
+    "en-bare": (ENGLISH, Purpose.FIRST, HERE, Brand(name="Nordlys")),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_CASES)
+def test_the_mail_is_as_it_was_last_looked_at(name: str) -> None:
+    """After a wanted change: UPDATE_GOLDEN=1, look at the pictures, read the difference."""
+    transaction, purpose, recipient, brand = GOLDEN_CASES[name]
+    message = rendered(transaction, purpose=purpose, recipient=recipient, brand=brand)
+    assert message.html is not None
+    text = f"{message.subject}\n{message.document_name}\n\n{message.text}"
+    for path, found in ((GOLDEN / f"{name}.txt", text), (GOLDEN / f"{name}.html", message.html)):
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.write_text(found, encoding="utf-8", newline="\n")
+        assert path.read_text(encoding="utf-8") == found
+
+
+def messages_in_templates() -> set[str]:
+    found: set[str] = set()
+    paths = [path for kind in ("html", "txt", "subject") for path in shipped_templates().glob(f"**/*.{kind}")]
+    assert len(paths) >= 5
+    for path in paths:
+        with path.open("rb") as file:
+            options = {"trimmed": "true", "trim_blocks": "true", "silent": "false"}
+            for _, _, message, _ in babel_extract(file, ["_", "gettext"], [], options):
+                found.add(str(message[0] if isinstance(message, tuple) else message))
+    return found | {"Invoice"}  # the document's name, asked for by the renderer
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_catalogue_is_complete_and_holds_nothing_else(path: Path) -> None:
+    with path.open("rb") as file:
+        catalogue = read_po(file, abort_invalid=True)
+    translated = {str(message.id) for message in catalogue if message.id and message.string and not message.fuzzy}
+    assert translated == messages_in_templates()
+    for message in catalogue:
+        if message.id:
+            assert re.findall(r"%\(\w+\)s", str(message.string)) == re.findall(r"%\(\w+\)s", str(message.id))
+
+
+def test_norwegian_and_english_are_shipped() -> None:
+    assert {"nb", "en"} <= {path.stem for path in SHIPPED}
+
+
+class Reader(HTMLParser):
+    """Collects what the tests ask of the markup."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def html_of(message: Message) -> str:
+    assert message.html is not None
+    return message.html
+
+
+def test_the_markup_is_whole_and_can_be_read_aloud() -> None:
+    html = html_of(rendered())
+    reader = Reader(html)
+    assert reader.open == []
+    assert reader.all("html")[0]["lang"] == "nb"
+    tables = [table for table in reader.all("table") if table.get("role") != "presentation"]
+    assert len(tables) == 1  # the facts, with a heading to every row
+    assert {cell["scope"] for cell in reader.all("th")} == {"row"}
+    assert len(reader.all("h1")) == 1
+    article = next(tag for tag in reader.all("div") if tag.get("role") == "article")
+    assert (article["lang"], article["aria-roledescription"]) == ("nb", "email")
+    assert {"format-detection", "color-scheme", "supported-color-schemes", "viewport"} <= {
+        str(meta.get("name")) for meta in reader.all("meta")
+    }
+
+
+def test_nothing_is_fetched_from_anywhere() -> None:
+    html = html_of(rendered(brand=replace(BRAND, logo=PNG)))
+    reader = Reader(html)
+    assert [image["src"] for image in reader.all("img")] == ["cid:logo@merchant-delivery"]
+    assert reader.all("script") == reader.all("link") == reader.all("iframe") == []
+    assert "url(" not in html
+    assert {attributes["href"] for attributes in reader.all("a")} == {
+        "mailto:kundeservice@nordlys.example",
+        "tel:+4722123456",
+        "https://www.nordlys.example/",
+    }
+
+
+def test_styles_are_inlined_and_the_dark_ones_survive() -> None:
+    html = html_of(rendered())
+    assert "@media (prefers-color-scheme: dark)" in html
+    assert re.search(r"\.card\s*\{\s*background-color: #1b1e22 !important", html)
+    assert "@media only screen and (max-width: 540px)" in html
+    assert "[data-ogsc] .title" in html
+    assert "<!--[if mso]>" in html
+    card = next(table for table in Reader(html).all("table") if "card" in str(table.get("class")))
+    assert "background-color: #ffffff" in str(card["style"])
+    assert len(html.encode()) < 100_000
+
+
+def test_the_preview_line_has_amount_and_due_date() -> None:
+    found = re.search(r'class="preheader"[^>]*>([^\u034f<]*)', html_of(rendered()))
+    assert found is not None
+    assert found[1].replace("&nbsp;", " ") == "12 345,50 kr, forfaller 15. juli 2026"
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (880).to_bytes(4, "big") + (96).to_bytes(4, "big") + b"\x08\x06\0\0\0"
+
+
+def test_the_logo_goes_with_the_mail_at_a_size_outlook_is_told() -> None:
+    message = rendered(brand=replace(BRAND, logo=PNG))
+    (logo,) = Reader(html_of(message)).all("img")
+    assert (logo["width"], logo["height"], logo["alt"]) == ("220", "24", "Nordlys Møbler AS")
+    assert [(image.cid, image.content) for image in message.images] == [("logo@merchant-delivery", PNG)]
+    assert rendered().images == ()
+
+
+def test_templates_extend_one_base() -> None:
+    environment = jinja2.Environment(autoescape=True, extensions=["jinja2.ext.i18n"])
+    for kind in ("html", "txt"):
+        source = (shipped_templates() / "mail" / f"invoice.{kind}").read_text(encoding="utf-8")
+        (parent,) = environment.parse(source).find_all(jinja2.nodes.Extends)
+        assert parent.template == jinja2.nodes.Const(f"mail/base.{kind}")

@@ -6,18 +6,16 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
-from time import monotonic
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from service.channels import BUILT_IN
+from service.clock import SystemClock
 from service.decide import Rules
 from service.delivery import Channel, ChannelContext, Clock, DeliveryFailure, Store, StoreUnavailable
 from service.dintero.callback import Authenticator
@@ -27,6 +25,7 @@ from service.pdf import open_inspector
 from service.pipeline import Pipeline
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplateRenderer, open_renderer
+from service.serving import listen, serving
 from service.settings import Settings
 from service.store import migrate as migrate_store
 from service.store import open_store
@@ -35,21 +34,6 @@ from service.web.health import admin_app
 from service.worker import Worker
 
 _log = structlog.get_logger()
-
-
-class SystemClock:
-    """The machine's time."""
-
-    offset = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class CannotStart(Exception):
@@ -218,33 +202,11 @@ def _channel(name: str, settings: Settings, clock: Clock) -> AbstractAsyncContex
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to us: uvicorn would raise SIGTERM again when it has stopped serving."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-def server_of(app: ASGIApp) -> uvicorn.Server:
-    """Return a server for an application; it is started with sockets that are bound already."""
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=10
-    )
-    return _Server(config)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind; raises `CannotStart` when the port is taken or may not be used."""
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.socket(found[0], found[1])
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(found[4])
+        return listen(host, port)
     except OSError as exc:
         raise CannotStart(f"cannot listen on {host} port {port}: {exc.strerror or exc}") from exc
-    bound.setblocking(False)
-    return bound
 
 
 def serve(settings: Settings, *, host: str, port: int, worker: bool) -> int:
@@ -261,27 +223,31 @@ def work(settings: Settings) -> int:
 async def _run(settings: Settings, faces: list[tuple[str, str, int]], *, worker: bool) -> int:
     if settings.admin_port is not None:
         faces = [*faces, ("admin", settings.admin_host, settings.admin_port)]
-    bound = [(face, listen(host, port)) for face, host, port in faces]
-    async with open_app(settings) as app:
-        stop = stop_on_signals()
-        servers = [(server_of(app.public if face == "public" else app.admin), sock) for face, sock in bound]
-        running = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
-        if worker:
-            running.append(asyncio.create_task(app.worker.run()))
+    bound = [(face, _listen(host, port)) for face, host, port in faces]
+    async with open_app(settings) as app, AsyncExitStack() as stack:
+        stop = _stop_on_signals()
+        for face, sock in bound:
+            await stack.enter_async_context(serving(app.public if face == "public" else app.admin, sock))
         _log.info("service.started", version=version("merchant-delivery"), worker=worker)
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopping, *running}, return_when=asyncio.FIRST_COMPLETED)
-        asked = stopping.done()
-        stopping.cancel()
-        app.worker.stop()
-        for server, _ in servers:
-            server.should_exit = True
-        await asyncio.gather(*running)
-        _log.info("service.stopped")
-    return 0 if asked else 1
+        if worker:
+            await _until(stop, app.worker)
+        else:
+            await stop.wait()
+    _log.info("service.stopped")
+    return 0
 
 
-def stop_on_signals() -> asyncio.Event:
+async def _until(stop: asyncio.Event, worker: Worker) -> None:
+    """Let the worker run until it is asked to stop; callbacks are still taken while it finishes what is in hand."""
+    working = asyncio.create_task(worker.run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    worker.stop()
+    await working
+
+
+def _stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -12,13 +12,13 @@ from typing import Any
 
 from service.app import App, open_app
 from service.delivery import Delivery, Outcome
+from service.serving import listen, origin, serving
 from service.settings import Need, load_settings
 from service.simulator.api import Running, open_provider
 from service.simulator.documents import Personality
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.provider import Provider
 from service.simulator.sales import sale
-from service.simulator.servers import listen, origin, serving
 from tests.fakes import ACCOUNT, MovedClock
 
 OPTIONS = "report_event=VOID&report_event=CAPTURE&report_error=true"

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.delivery import Arrival, CallbackRefused, CallbackRequest, Forged, Stale, Unusable
@@ -131,11 +131,13 @@ pieces = st.one_of(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(pieces, max_size=30).map(b"".join))
 def test_any_query_is_read_and_written_as_a_browser_does(raw: bytes) -> None:
     assert canonical_query(parse_query(raw)) == reference_canonical(raw)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5))))
 def test_what_was_written_is_read_back_the_same(pairs: list[tuple[str, str]]) -> None:
     once = canonical_query(pairs)
@@ -307,6 +309,7 @@ def test_an_event_is_noted() -> None:
         assert arrival.event is event
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=60).map(lambda b: b.decode("latin-1")), st.text(max_size=60))
 def test_no_request_makes_anything_but_a_refusal(query: str, header: str) -> None:
     with pytest.raises(CallbackRefused):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.delivery import ChannelFinding, DecidedBy, Line, Party, Standing, Transaction, TransientFailure
@@ -364,7 +364,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*REGISTERED, "session", "shipping_option", "payment"]), json_values))
 def test_no_document_makes_anything_but_a_transaction(changes: dict[str, object]) -> None:
     found = parse({**REGISTERED, **changes, "id": "T1"})

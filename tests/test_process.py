@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from service.serving import listen, origin
 from service.simulator.api import Running as RunningProvider
 from service.simulator.api import open_provider
 from service.simulator.mail import Behaviour, MailServer, Phase, open_mail_server
 from service.simulator.sales import sale
-from service.simulator.servers import listen, origin
 from tests.fakes import MovedClock
 from tests.processes import Running, answers, command, running
 from tests.stage import OPTIONS, attachment, environment, parsed

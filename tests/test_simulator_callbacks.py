@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from service.serving import listen, origin, serving
 from service.simulator.api import Running, open_provider
 from service.simulator.sales import sale
-from service.simulator.servers import listen, origin, serving
 from tests.fakes import MovedClock
 
 

@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from service.serving import listen, origin
 from service.simulator.api import open_provider
 from service.simulator.demo import run_demo
 from service.simulator.mail import Mail, MailServer, open_mail_server
 from service.simulator.pages import site
-from service.simulator.servers import listen, origin
 from service.simulator.stage import Stage, number_of
 from tests.fakes import MovedClock
 

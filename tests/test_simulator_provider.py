@@ -9,10 +9,10 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from service.serving import listen
 from service.simulator.api import Running, open_provider
 from service.simulator.documents import Personality
 from service.simulator.sales import sale
-from service.simulator.servers import listen
 from tests.fakes import MovedClock
 
 DATA = Path(__file__).parent / "data"

@@ -119,7 +119,7 @@ async def test_an_accepted_send_is_never_downgraded(store: SqlStore) -> None:
     claim = await claimed(store)
     await store.begin_send(claim, send(claim.delivery.id))
     await store.settle_send(send(claim.delivery.id, **SETTLED), [])
-    worse = {"outcome": Settled.UNCONFIRMED, "answer": "it died", "settled_at": AT}
+    worse: dict[str, Any] = {"outcome": Settled.UNCONFIRMED, "answer": "it died", "settled_at": AT}
     await store.settle_send(send(claim.delivery.id, **worse), [])
     (kept,) = await store.sends(claim.delivery.id)
     assert (kept.outcome, kept.answer) == (Settled.ACCEPTED, "250 ok")

@@ -1,7 +1,6 @@
 """Opening and migrating: URLs as users write them, several processes at once, tables that are missing, old or newer."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from datetime import datetime
@@ -36,9 +35,10 @@ async def test_the_first_opening_makes_the_tables(empty_database_url: str, clock
 
 
 async def test_the_record_knows_when_it_was_begun(empty_database_url: str, clock: MovedClock) -> None:
-    def born() -> datetime | None:
+    def born() -> datetime:
         with opened.readers.connect() as connection:
-            return connection.execute(select(jobs.c.last_run_at).where(jobs.c.name == "birth")).scalars().one()
+            found: datetime = connection.execute(select(jobs.c.last_run_at).where(jobs.c.name == "birth")).scalar_one()
+            return found
 
     assert migrate(empty_database_url) == "the database was brought from nothing to version 0001"
     opened = engines(empty_database_url)
@@ -119,7 +119,7 @@ async def test_a_relative_file_is_made_in_the_working_directory(
     monkeypatch.chdir(tmp_path)
     async with open_store("sqlite:///data/ordinær 100%25 #1.db", clock=clock) as store:
         await store.ping()
-    assert os.listdir(tmp_path / "data") == ["ordinær 100%25 #1.db"]
+    assert (tmp_path / "data" / "ordinær 100% #1.db").stat().st_size > 0
 
 
 async def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path, clock: MovedClock) -> None:

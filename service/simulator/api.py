@@ -14,12 +14,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from service.delivery import Clock
+from service.serving import listen, origin, serving
 from service.simulator.callbacks import SCHEDULE, TIMEOUT, Attempt, Caller, open_caller
 from service.simulator.documents import Personality, Refusal, invalid
 from service.simulator.invoices import Invoice, draw
 from service.simulator.keys import Account, Keys
 from service.simulator.provider import Provider, Seen
-from service.simulator.servers import listen, origin, serving
 
 Handler: TypeAlias = Callable[[Provider, Request], Awaitable[Response]]
 

@@ -6,20 +6,20 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from secrets import token_urlsafe
-from time import monotonic
 from typing import Any
 
+from service.clock import SystemClock
+from service.serving import listen, origin, serving
 from service.simulator.api import Running, open_provider
 from service.simulator.callbacks import Attempt
 from service.simulator.keys import Account
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.pages import site
 from service.simulator.provider import CaptureSeen
-from service.simulator.servers import listen, origin, serving
 from service.simulator.stage import SHOP, Service, Stage, clock_time, number_of
 
 _DEFAULT_PORT = 8080
@@ -30,21 +30,6 @@ _INVITATION = "\nOpen {url}/ to see the mail and to create another. Ctrl-C ends.
 
 OpenService = Callable[[Mapping[str, str]], AbstractAsyncContextManager[Service]]
 Echo = Callable[[str], None]
-
-
-class _Clock:
-    """The machine's time."""
-
-    offset = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 async def run_demo(
@@ -66,7 +51,7 @@ async def run_demo(
         echo(f"Cannot listen on {host} port {port}: {exc.strerror or exc}. Choose another with --port.")
         return 1
     with closing(sock), _signals() as stop, tempfile.TemporaryDirectory(prefix="merchant-delivery-") as folder:
-        clock, url, random = _Clock(), origin(sock), Random()  # noqa: S311  what is sold in a demo
+        clock, url, random = SystemClock(), origin(sock), Random()  # noqa: S311  what is sold in a demo
         async with (
             open_mail_server(MailServer(clock=clock, random=random)) as mail,
             open_provider(

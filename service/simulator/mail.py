@@ -13,6 +13,8 @@ import structlog
 from service.delivery import Clock
 from service.simulator.script import NEVER, Behaviour, Phase, Script
 
+__all__ = ["NEVER", "Behaviour", "Mail", "MailServer", "Phase", "Script", "open_mail_server"]
+
 _log = structlog.get_logger()
 
 _LINE = 1 << 16  # bytes; longer lines end the connection

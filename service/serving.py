@@ -1,4 +1,4 @@
-"""Serving ASGI apps on loopback inside a loop that somebody else owns."""
+"""Serving ASGI apps inside a loop that somebody else owns."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import uvicorn
 from starlette.types import ASGIApp
 
-_GRACE = 2  # seconds that a request in hand has to finish when the server closes
+_GRACE = 2  # seconds that a request in hand has to finish when the server closes; a callback takes milliseconds
 
 
 class _Server(uvicorn.Server):
@@ -42,7 +42,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(1024)
+        sock.listen(2048)
         sock.setblocking(False)
     except OSError:
         sock.close()
@@ -60,7 +60,13 @@ def origin(sock: socket.socket) -> str:
 async def serving(app: ASGIApp, *sockets: socket.socket) -> AsyncIterator[None]:
     """Serve `app` on sockets from `listen` until the context ends."""
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_GRACE, server_header=False
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=list(sockets)))

@@ -71,7 +71,7 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
     if held.lease_token != claim.token:
         raise LeaseLost
     kept = _keeping(held.delivery, delivery)
-    asked = False
+    asked = held.asked > claim.wakes
     if asked:
         # An operator's retry or resend that came meanwhile is not lost, even if this step would have closed the row.
         kept = replace(_fresh(kept), no_send_before=held.delivery.no_send_before)

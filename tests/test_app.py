@@ -1,0 +1,169 @@
+"""Wiring: what `check` finds, what settings do to real mails, and what cannot start."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from types import ModuleType
+
+import pytest
+
+from service.app import CannotStart, CheckResult, check
+from service.delivery import ChannelContext, Outcome, Request
+from service.serving import listen, origin
+from service.settings import Need, load_settings
+from service.simulator.api import open_provider
+from service.simulator.mail import MailServer, open_mail_server
+from tests.fakes import FakeChannel, MovedClock
+from tests.stage import Stage, environment, open_stage
+
+
+@asynccontextmanager
+async def checked(tmp_path: Path, **changes: str) -> AsyncIterator[dict[str, CheckResult]]:
+    clock = MovedClock()
+    server = MailServer(clock=clock, random=Random(7), credentials=("shop", "right"))
+    async with open_provider(clock=clock) as provider, open_mail_server(server) as mail:
+        with listen() as nobody:
+            url = origin(nobody)
+        settings = environment(provider, mail, public_url=url, database_url=f"sqlite:///{tmp_path}/d.db")
+        results = await check(load_settings(settings | changes, need=Need.SERVE))
+        yield {result.name: result for result in results}
+
+
+async def test_check_tries_everything_and_says_what_is_wrong(tmp_path: Path) -> None:
+    async with checked(tmp_path) as results:
+        assert [name for name, result in results.items() if result.ok] == [
+            "templates",
+            "store",
+            "token",
+            "channel email",
+        ]
+        assert results["public URL"].detail
+
+
+async def test_check_finds_a_wrong_secret_and_a_wrong_password(tmp_path: Path) -> None:
+    wrong = {"DELIVERY_CLIENT_SECRET": "wr0ng-s3cret", "DELIVERY_SMTP_URL": "smtp+insecure://shop:wr0ng@127.0.0.1:1"}
+    async with checked(tmp_path, **wrong) as results:
+        assert not results["token"].ok
+        assert "401" in results["token"].detail
+        assert not results["channel email"].ok
+        assert "wr0ng" not in str(results)
+
+
+async def test_a_redirected_message_goes_nowhere_else_and_says_so(tmp_path: Path) -> None:
+    settings = {
+        "DELIVERY_ALLOW_REAL_RECIPIENTS": "",
+        "DELIVERY_REDIRECT_TO": "tester@butikken.example",
+        "DELIVERY_MAIL_BCC": "archive@butikken.example",
+    }
+    async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=settings) as stage:
+        transaction_id = stage.sell()
+        await stage.settle()
+        assert (await stage.delivery(transaction_id)).outcome is Outcome.COMPLETED
+        await stage.mail.wait(2)
+        assert {recipient for mail in stage.mail.inbox for recipient in mail.recipients} == {"tester@butikken.example"}
+        body = stage.mails()[0].get_body(("plain",))
+        assert body is not None
+        customer = stage.provider.transaction(transaction_id)["billing_address"]["email"]
+        assert f"{customer[0]}***@" in body.as_string()
+        assert customer not in stage.mail.inbox[0].content.decode("latin-1")
+
+
+async def test_a_blind_copy_is_a_second_mail_that_changes_nothing(tmp_path: Path) -> None:
+    settings = {"DELIVERY_MAIL_BCC": "Archive <archive@butikken.example>"}
+    async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=settings) as stage:
+        stage.mail.refuse("archive@butikken.example", "550 5.1.1 no", times=1)
+        first = stage.sell()
+        await stage.settle()
+        second = stage.sell()
+        await stage.settle()
+        assert (await stage.delivery(first)).outcome is Outcome.COMPLETED
+        assert (await stage.delivery(second)).outcome is Outcome.COMPLETED
+        await stage.mail.wait(3)
+        to = [mail.recipients[0] for mail in stage.mail.inbox]
+        assert to.count("archive@butikken.example") == 1
+        assert len(stage.provider.captures_asked) == 2
+
+
+async def test_a_resend_to_another_address_says_that_it_is_a_copy(tmp_path: Path) -> None:
+    async with open_stage(f"sqlite:///{tmp_path}/d.db") as stage:
+        transaction_id = stage.sell()
+        await stage.settle()
+        request = Request(by="kari", at=stage.clock.now(), to="new@kunde.example")
+        await stage.app.store.resend(transaction_id, request)
+        await stage.settle()
+        first, copy = stage.mails()
+        assert stage.mail.inbox[1].recipients == ("new@kunde.example",)
+        assert first["Message-ID"] != copy["Message-ID"]
+        assert first["Subject"] != copy["Subject"]
+        assert len(stage.provider.captures_asked) == 1
+
+
+async def test_a_revoked_token_is_fetched_anew(tmp_path: Path) -> None:
+    async with open_stage(f"sqlite:///{tmp_path}/d.db") as stage:
+        await _one(stage)
+        stage.provider.keys.revoke()
+        await _one(stage)
+        assert stage.provider.keys.issued == 2
+
+
+async def _one(stage: Stage) -> None:
+    transaction_id = stage.sell()
+    await stage.settle()
+    assert (await stage.delivery(transaction_id)).outcome is Outcome.COMPLETED
+
+
+async def test_an_adapter_of_ones_own_delivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = FakeChannel()
+    channel.name = "pigeon"
+    contexts: list[ChannelContext] = []
+
+    @asynccontextmanager
+    async def open_pigeon(context: ChannelContext) -> AsyncIterator[FakeChannel]:
+        contexts.append(context)
+        yield channel
+
+    module = ModuleType("pigeons")
+    module.open_pigeon = open_pigeon  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pigeons", module)
+    settings = {"DELIVERY_CHANNELS": "pigeons:open_pigeon"}
+    async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=settings) as stage:
+        transaction_id = stage.sell()
+        await stage.settle()
+        delivery = await stage.delivery(transaction_id)
+        assert (delivery.outcome, delivery.channel) == (Outcome.COMPLETED, "pigeon")
+        assert stage.mail.inbox == []
+        assert len(contexts) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"DELIVERY_CHANNELS": "no_such_package:factory"}, "no_such_package"),
+        ({"DELIVERY_CHANNELS": "email,service.delivery:no_such_factory"}, "no_such_factory"),
+    ],
+)
+async def test_what_cannot_start_says_why(tmp_path: Path, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - in an open stage it comes in a group
+        async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=changes):
+            pass
+    assert words in str(_leaf(raised.value))
+
+
+async def test_a_wrong_template_is_found_at_start(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "invoice.txt").write_text("{{ no_such_variable }}")
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - as above
+        async with open_stage(f"sqlite:///{tmp_path}/d.db", settings={"DELIVERY_TEMPLATES_DIR": str(tmp_path)}):
+            pass
+    found = _leaf(raised.value)
+    assert isinstance(found, CannotStart)
+    assert "invoice.txt" in str(found)
+    assert "no_such_variable" in str(found)
+
+
+def _leaf(raised: BaseException) -> BaseException:
+    while isinstance(raised, BaseExceptionGroup):
+        raised = raised.exceptions[0]
+    return raised

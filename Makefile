@@ -8,15 +8,15 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # Written last, so that an installation that was interrupted is begun again.
 INSTALLED := $(VENV)/.installed
-# Only what is asked for by name may choose another Python: make PYTHON=/usr/bin/python3.12 test
-PYTHON :=
-DEMO_ARGS :=
-TEST_ARGS :=
-LOCK_ARGS :=
+# Another Python, when .venv is made: make PYTHON=/usr/bin/python3.12 test
+PYTHON ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+LOCK_ARGS ?=
 
 # The caller's settings are for the caller's service: neither the demo nor a test may see them, in any case of letters.
 FORGET_SETTINGS := unset DELIVERY_ $$(env | awk -F= 'toupper($$1) ~ /^DELIVERY_[A-Z0-9_]*$$/ { print $$1 }')
-# Neither may a .env: the demo is given its settings, and the tests run in a folder that has none.
+# Neither may a .env: the demo is given its settings, and no test reads the one in this folder.
 PYTEST := $(PY) -m pytest --rootdir=. -c pyproject.toml
 
 help:

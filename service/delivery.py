@@ -659,6 +659,9 @@ class Store(Protocol):
     async def claim(self, account_id: str, lane: str, limit: int, *, lease: float, suspects: bool) -> tuple[Claim, ...]:
         """Take up to `limit` due deliveries of a lane for `lease` seconds; `suspects`: those claimed but not saved."""
 
+    async def adopt(self, account_id: str, lanes: Sequence[str]) -> int:
+        """Give what waits in a lane not among `lanes` (its channel is gone) to the provider's; return how many."""
+
     async def renew(self, claims: Sequence[Claim], *, lease: float) -> frozenset[str]:
         """Extend the leases; return the tokens of those that are still held."""
 

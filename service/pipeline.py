@@ -274,18 +274,21 @@ class Pipeline:
         raise PermanentFailure("; ".join(refusals))
 
     async def _deliver(self, work: _Work, step: Deliver) -> Ending | None:
-        """Send the message; None when it was accepted."""
+        """Send the message; None when it was accepted, or when the transaction changed meanwhile: look at it afresh."""
         try:
             channel, _ = self._reach(work)
         except PermanentFailure as failure:
             return on_failure(failure, lane=work.delivery.lane)
         if not work.move(channel.name):
             return Requeue(lane=channel.name)
+        basis = work.known
         prepared = await self._prepare(work)
         if not isinstance(prepared, Prepared):
             return prepared
-        if (late := await self._read(work, fresh_for=FRESH_SECONDS)) or work.known.standing is not Standing.AUTHORIZED:
-            return late or await self._stopped(work)
+        if late := await self._read(work, fresh_for=FRESH_SECONDS):
+            return late
+        if not _same(basis, work.known):
+            return None
         send, composed = self._compose(work, step, prepared)
         if step.again is not None and composed.sha256 != step.again.sha256:
             return Close(
@@ -293,12 +296,6 @@ class Pipeline:
             )
         await self._begin_send(work, send)
         return await self._hand_over(work, prepared.channel, composed, send)
-
-    async def _stopped(self, work: _Work) -> Ending:
-        """Say why a transaction that changed while we prepared is not delivered any more."""
-        decision = await self._next(work)
-        assert isinstance(decision, Wait | Close), decision
-        return decision
 
     def _compose(self, work: _Work, step: Deliver, prepared: Prepared) -> tuple[Send, Composed]:
         delivery = work.delivery
@@ -402,13 +399,16 @@ class Pipeline:
     # --- capturing ---------------------------------------------------------------------------------------------------
 
     async def _capture(self, work: _Work) -> Ending | None:
-        """Ask for the capture; None when it took effect."""
+        """Ask for the capture; None when it took effect, or when the transaction changed meanwhile."""
+        basis = work.known
         if not delivered(work.delivery, work.sends):
             prepared = await self._prepare(work)
             if not isinstance(prepared, Prepared):
                 return prepared
-        if (late := await self._read(work, fresh_for=FRESH_SECONDS)) or work.known.standing is not Standing.AUTHORIZED:
-            return late or await self._stopped(work)
+        if late := await self._read(work, fresh_for=FRESH_SECONDS):
+            return late
+        if not _same(basis, work.known):
+            return None
         request = capture_request(work.known)
         capture = await self._begin_capture(work, request)
         began = self._clock.monotonic()
@@ -484,7 +484,7 @@ class Pipeline:
             return None
         await self._captured(work, replace(capture, outcome=Settled.REFUSED, detail=failure.reason), began)
         if work.known.standing is not Standing.AUTHORIZED:
-            return await self._stopped(work)
+            return None
         return Close(outcome=Outcome.FAILED, reason=failure.reason)
 
     async def _captured(self, work: _Work, capture: Capture, began: float) -> None:
@@ -668,3 +668,11 @@ class Pipeline:
     def _alarm(self, work: _Work, name: str, reason: str) -> None:
         self._metrics.alarm(name)
         _log.warning(name, **self._ids(work), reason=reason)
+
+
+def _same(before: Transaction, after: Transaction) -> bool:
+    """Tell whether a transaction that was read twice is still the one that an effect was decided and prepared on."""
+    return before is after or all(
+        getattr(before, name) == getattr(after, name)
+        for name in ("standing", "amount", "currency", "invoice_number", "invoice_url", "due_date", "collection")
+    )

@@ -26,6 +26,7 @@ from service.pipeline import Passed, Pipeline
 
 POISONED_AFTER = 5
 SUSPECTS_EVERY = 30.0
+STRAYS_EVERY = 600.0
 _log = structlog.get_logger()
 
 
@@ -78,6 +79,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._more = False  # whether the last look left due work behind for want of slots
         self._suspects_at = clock.monotonic()
+        self._adopted_at: float | None = None
         self._stopping = asyncio.Event()
 
     def wake(self) -> None:
@@ -94,6 +96,8 @@ class Worker:
         renewing = asyncio.create_task(self._renew_for_ever())
         try:
             while not self._stopping.is_set():
+                if renewing.done():
+                    renewing.result()  # only a bug ends it, and without it no lease lasts
                 await self._round()
             await self._finish()
         finally:
@@ -103,6 +107,7 @@ class Worker:
     async def drain(self) -> int:
         """Work until nothing is due any more; return the number of passes. For tests, which move the clock between."""
         passes = 0
+        await self._adopt_strays()
         while True:
             suspects = await self._claim_suspect()
             claimed = await self._claim_all() + suspects
@@ -116,6 +121,7 @@ class Worker:
     async def _round(self) -> None:
         self._woken.clear()
         try:
+            await self._adopt_strays()
             busy = await self._claim_all()
             if not busy or self._clock.monotonic() - self._suspects_at > SUSPECTS_EVERY:
                 await self._claim_suspect()
@@ -123,6 +129,15 @@ class Worker:
             _log.warning("alarm.store_unavailable", reason=str(exc))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), self._poll)
+
+    async def _adopt_strays(self) -> None:
+        """Take up what waits for a channel that CHANNELS does not name any more, or nobody would ever claim it."""
+        now = self._clock.monotonic()
+        if self._adopted_at is None or now - self._adopted_at > STRAYS_EVERY:
+            moved = await self._store.adopt(self._account_id, self._lanes)
+            self._adopted_at = now
+            if moved:
+                _log.info("worker.adopted", count=moved)
 
     async def _claim_all(self) -> int:
         claimed, self._more = 0, False

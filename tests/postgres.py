@@ -28,7 +28,7 @@ def running_server(*settings: str) -> Iterator[Path]:
         binaries = _binaries()
         account = _account(folder)
         if account and not _open_to_all(binaries):
-            binaries = Path(shutil.copytree(binaries.parent, folder / "install", symlinks=True)) / "bin"
+            binaries = _copied(binaries, folder / "copy")
         data = folder / "data"
         initdb: list[Any] = [
             binaries / "initdb",
@@ -92,6 +92,16 @@ def _account(folder: Path) -> dict[str, Any]:
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _copied(binaries: Path, folder: Path) -> Path:
+    """Copy the installation to where that account may go, with the libraries that the wheel keeps beside it."""
+    package = binaries.parent.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name)
+    shutil.copytree(binaries.parent, folder / package.name / binaries.parent.name, symlinks=True)
+    return folder / package.name / binaries.parent.name / "bin"
 
 
 def _open_to_all(folder: Path) -> bool:

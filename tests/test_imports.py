@@ -19,9 +19,12 @@ WIRING = {"app", "cli", "cli_frame", "cli_deliveries", "__main__"}
 MAY: dict[str, set[str]] = {
     "delivery": set(),
     "privacy": set(),
+    # small things that several parts stand on
+    "clock": NOUNS,
     "log": {"privacy"},
     "metrics": NOUNS,
     "record_json": NOUNS,
+    "serving": set(),
     "terminal": {*NOUNS, "record_json"},
     # the core
     "capture": NOUNS,
@@ -40,12 +43,12 @@ MAY: dict[str, set[str]] = {
     "setting_sources": set(),
     "setting_values": {*NOUNS, "channels", "channels.smtp_url"},
     "settings": {*NOUNS, "setting_sources", "setting_values"},
-    # it signs as the provider does, in the one place that knows how
-    "simulator": {*NOUNS, "dintero.callback"},
+    # a program of its own; it signs as the provider does, in the one place that knows how
+    "simulator": {*NOUNS, "clock", "dintero.callback", "serving"},
     "app": {
         *NOUNS,
-        *("capture", "decide", "log", "metrics", "pdf", "pipeline", "record_json", "render", "settings", "worker"),
-        *("channels.*", "dintero.*", "store.*", "web.*"),
+        *("clock", "decide", "metrics", "pdf", "pipeline", "record_json", "serving", "settings", "worker"),
+        *("channels.*", "dintero.*", "render.*", "store.*", "web.*"),
     },
     "cli": {*NOUNS, "app", "cli_deliveries", "cli_frame", "log", "settings", "simulator.*", "terminal"},
     "cli_deliveries": {*NOUNS, "app", "cli_frame", "record_json", "setting_values", "settings", "terminal"},
@@ -73,8 +76,8 @@ HOMES = {
     "smtplib": set[str](),
     "sqlalchemy": {"store"},
     "sqlite3": {"store"},
-    "starlette": {"app", "simulator", "web"},
-    "uvicorn": {"app", "simulator"},
+    "starlette": {"app", "serving", "simulator", "web"},
+    "uvicorn": {"serving"},
 }
 
 
@@ -164,6 +167,25 @@ def test_one_module_of_a_package_knows_the_http_client() -> None:
 
 def test_tests_may_see_everything_and_the_service_no_tests() -> None:
     assert not [module for module in MODULES for _, name in used(module) if name.split(".")[0] == "tests"]
+
+
+# Who may ask the machine for the time or wait for it; everybody else is given a clock, that tests may move.
+CLOCKS = {
+    "clock": "it is the clock",
+    "cli_deliveries": "an operator's command is of this moment",
+    "simulator.demo": "it tells people what happens before their eyes",
+    "worker": "leases are renewed in real time, while the effects take as long as they take",
+}
+TIMES = {"datetime.now", "datetime.today", "datetime.utcnow", "date.today", "time.time", "time.sleep", "asyncio.sleep"}
+
+
+def test_time_is_an_argument() -> None:
+    used = set()
+    for module, path in MODULES.items():
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        if TIMES & {ast.unparse(call) for call in calls}:
+            used.add(module)
+    assert used == set(CLOCKS)
 
 
 WATCH = """

@@ -88,7 +88,7 @@ class Bench:
             clock=self.clock,
             metrics=metrics,
             account_id=ACCOUNT,
-            channels=("email",),
+            channels=(self.channel.name,),
             concurrency=4,
             lease=60,
             stop_grace=5,
@@ -566,3 +566,39 @@ async def test_one_bad_delivery_leaves_every_other_alone(bench: Bench) -> None:
     listed = await bench.store.listing()
     assert sorted(d.outcome for d in listed) == [Outcome.COMPLETED] * 27 + [Outcome.FAILED] * 3
     assert len(bench.channel.sent) == 27
+
+
+async def test_a_transaction_that_changes_while_we_prepare_is_looked_at_afresh(bench: Bench) -> None:
+    def slow() -> object:
+        bench.clock.advance(31)
+        bench.payments.change(ID, collection=Collection(begun=True, paid=True))
+        return None
+
+    bench.payments.plan["invoice"] = [slow]
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.reason) == (Outcome.SKIPPED, "already paid")
+    assert bench.channel.sent == []
+
+
+async def test_a_transaction_voided_while_we_prepare_to_capture_first_is_cancelled(bench: Bench) -> None:
+    before(bench)
+
+    def slow() -> object:
+        bench.clock.advance(31)
+        bench.payments.change(ID, standing=Standing.VOIDED)
+        return None
+
+    bench.payments.plan["invoice"] = [slow]
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.CANCELLED
+    assert bench.payments.captures == []
+
+
+async def test_what_waits_for_a_channel_that_is_gone_is_taken_up_by_another(bench: Bench) -> None:
+    bench.channel.plan = [TransientFailure("451 later")]
+    await bench.arrive()
+    assert (await bench.work()).lane == "email"
+    bench.channel.name = "pigeon"
+    assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+    assert [send.channel for send in await bench.store.sends(ID)] == ["email", "pigeon"]

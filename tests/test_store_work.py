@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from service.delivery import (
@@ -19,6 +20,7 @@ from service.delivery import (
     Step,
 )
 from service.store import SqlStore, open_store
+from tests.conftest import emptied
 from tests.fakes import MovedClock
 from tests.store_values import (
     ACCOUNT,
@@ -36,6 +38,7 @@ from tests.store_values import (
     near,
     only,
     plugged,
+    request,
     send,
 )
 
@@ -91,6 +94,49 @@ async def test_two_stores_that_take_the_same_callbacks_at_once(database_url: str
             assert received.count(Received.WOKEN) == len(calls) - 60
         assert len(await one.listing()) == 300
         assert len(await one.history(f"{ACCOUNT}.0-0")) == 1
+
+
+async def test_no_write_of_two_stores_on_the_same_rows_is_lost(database_url: str, clock: MovedClock) -> None:
+    async with (
+        open_store(database_url, clock=clock, migrate=False) as one,
+        open_store(database_url, clock=clock, migrate=False) as other,
+    ):
+        keys = [arrival(number).transaction_id for number in range(5)]
+        await asyncio.gather(*(one.receive(arrival(number)) for number in range(5)))
+
+        async def resend(store: SqlStore) -> None:
+            for _ in range(20):
+                await asyncio.gather(*(store.resend(key, request()) for key in keys))
+
+        await asyncio.gather(resend(one), resend(other))
+        assert [delivery.round for delivery in await one.listing()] == [40] * 5
+
+
+@pytest.mark.parametrize(("turns", "new"), [(10, 150), (30, 0)])
+async def test_two_stores_never_wait_for_each_other_in_a_circle(
+    postgres_database: str, clock: MovedClock, turns: int, new: int
+) -> None:
+    """Groups of the same new and known ids in every order: sorted, they deadlock in no round."""
+    emptied(postgres_database)
+    mixed = random.Random(11)
+    before = deadlocks(postgres_database)
+    async with open_store(postgres_database, clock=clock) as one, open_store(postgres_database, clock=clock) as other:
+        for turn in range(turns):
+            numbers = list(range(turn * new, turn * new + 200))  # the rest were entered in the turn before
+            calls = []
+            for store in (one, other):
+                mixed.shuffle(numbers)
+                calls += [store.receive(arrival(number)) for number in numbers]
+            await asyncio.gather(*calls)
+    assert deadlocks(postgres_database) == before
+
+
+def deadlocks(url: str) -> int:
+    """Return how many deadlocks the server has broken in this database. Connections that ended have told theirs."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def test_a_skipped_delivery_is_reopened_by_a_callback(store: SqlStore, clock: MovedClock) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import BigInteger, Connection, Text, Update, bindparam, exists, or_, select, update
 
-from service.delivery import Claim
+from service.delivery import PROVIDER_LANE, Claim
 from service.store.clock import database_now
 from service.store.queries import captures_among, sends_among
 from service.store.rows import HELD_COLUMNS, Held, held_of
@@ -31,6 +31,12 @@ def take(
     rows = connection.execute(_SUSPECTS if suspects else _UNSUSPECTED, values).all()
     taken = sorted(map(held_of, rows), key=lambda held: (held.delivery.due_at, held.delivery.id))
     return _with_intents(connection, taken, lease)
+
+
+def adopt(connection: Connection, account_id: str, lanes: Sequence[str], shift: int) -> int:
+    """Give what waits in a lane that is not among `lanes` back to the provider's; return how many there were."""
+    values = {"_account_id": account_id, "lanes": [*lanes, PROVIDER_LANE], "shift": shift}
+    return connection.execute(_STRAYS, values).rowcount
 
 
 def _with_intents(connection: Connection, taken: Sequence[Held], lease: timedelta) -> tuple[Claim, ...]:
@@ -82,5 +88,22 @@ def _claiming(*, suspects: bool) -> Update:
     )
 
 
+def _adopting() -> Update:
+    strays = (
+        select(deliveries.c.id)
+        .where(
+            deliveries.c.account_id == bindparam("_account_id"),
+            deliveries.c.due_at.is_not(None),
+            deliveries.c.lane.not_in(bindparam("lanes", expanding=True)),
+            or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < database_now()),
+        )
+        .with_for_update(key_share=True, skip_locked=True)
+        .cte("strays")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    return update(deliveries).where(deliveries.c.id.in_(select(strays.c.id))).values(lane=PROVIDER_LANE)
+
+
+_STRAYS = _adopting()
 _UNSUSPECTED = _claiming(suspects=False)
 _SUSPECTS = _claiming(suspects=True)

@@ -64,6 +64,12 @@ class SqlStore:
 
         return await self._writer.write(Write(apply=take))
 
+    async def adopt(self, account_id: str, lanes: Sequence[str]) -> int:
+        """As `Store.adopt`."""
+        return await self._writer.write(
+            Write(apply=lambda book: claims.adopt(book.connection, account_id, lanes, book.shift))
+        )
+
     async def renew(self, claims: Sequence[Claim], *, lease: float) -> frozenset[str]:
         """As `Store.renew`."""
         renewals = [self._change(c.delivery.id, partial(work.renew, claim=c, lease=lease)) for c in claims]

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from service.store import SqlStore, migrate, open_store
 from service.store.tables import jobs, metadata
 from tests.fakes import MovedClock
 from tests.postgres import running_server
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("delivery", deadline=None)
+settings.load_profile("delivery")
 
 DATABASES = ("sqlite", "postgresql")
 _numbers = count(1)

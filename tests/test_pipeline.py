@@ -15,12 +15,15 @@ from service.delivery import (
     CaptureAnswer,
     CaptureOrder,
     Collection,
+    CommitInDoubt,
+    Composed,
     Delivery,
     Outcome,
     Party,
     PermanentFailure,
     Proof,
     Purpose,
+    Receipt,
     Request,
     Result,
     Settled,
@@ -602,3 +605,64 @@ async def test_what_waits_for_a_channel_that_is_gone_is_taken_up_by_another(benc
     bench.channel.name = "pigeon"
     assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
     assert [send.channel for send in await bench.store.sends(ID)] == ["email", "pigeon"]
+
+
+async def test_nothing_is_sent_on_an_intent_whose_commit_is_in_doubt(bench: Bench) -> None:
+    real = bench.store.begin_send
+
+    async def doubtful(*args: object) -> None:
+        bench.store.begin_send = real  # type: ignore[method-assign]
+        await real(*args)  # type: ignore[arg-type]
+        raise CommitInDoubt("the connection broke")
+
+    bench.store.begin_send = doubtful  # type: ignore[method-assign,assignment]
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.OPEN
+    assert bench.channel.sent == []
+    done = await bench.work(after=61)
+    assert (done.outcome, len(bench.channel.sent)) == (Outcome.COMPLETED, 1)
+    assert [send.outcome for send in await bench.store.sends(ID)] == [Settled.REFUSED, Settled.ACCEPTED]
+
+
+async def test_what_we_have_begun_stays_ours_whatever_the_settings_become(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [TransientFailure("503")]
+    await bench.arrive()
+    await bench.work()
+    bench.payments.change(ID, findings=())
+    done = await bench.work(after=61)
+    assert (done.outcome, done.progress) == (Outcome.COMPLETED, ("delivered", "captured"))
+
+
+async def test_deliveries_that_wait_for_a_slow_relay_do_not_stop_captures(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [TransientFailure("503")]
+    await bench.arrive()
+    assert (await bench.work()).progress == ("delivered",)
+    bench.clock.advance(61)
+    released, most, sending = asyncio.Event(), 0, 0
+    real = bench.channel.send
+
+    async def slow(composed: Composed) -> Receipt:
+        nonlocal most, sending
+        sending += 1
+        most = max(most, sending)
+        await released.wait()
+        sending -= 1
+        return await real(composed)
+
+    bench.channel.send = slow  # type: ignore[method-assign]
+    for n in range(20):
+        bench.payments.add(a_transaction(f"{ACCOUNT}.{n}"))
+        await bench.arrive(f"{ACCOUNT}.{n}")
+    worker = bench.worker()
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while (await bench.delivery()).outcome is not Outcome.COMPLETED or most < 4:
+            await asyncio.sleep(0.02)
+        assert (most, len(bench.channel.sent)) == (4, 1)
+        released.set()
+        while any(delivery.outcome is Outcome.OPEN for delivery in await bench.store.listing()):
+            await asyncio.sleep(0.02)
+    worker.stop()
+    await running
+    assert len(bench.channel.sent) == 21
+    assert most == 4

@@ -53,9 +53,9 @@ VOLUME /data
 EXPOSE 8080 9090
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# The admin port answers in `serve` and in `worker`. Not through urllib, which would ask a proxy from the environment for a
+# The admin port answers in `serve` and in `worker`; where it was taken away, `serve` still answers on its own. Not through urllib, which would ask a proxy from the environment for a
 # page on this very machine.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ['DELIVERY_ADMIN_PORT']), timeout=4); c.request('GET', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ.get('DELIVERY_ADMIN_PORT') or 8080), timeout=4); c.request('GET', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["merchant-delivery"]
 CMD ["serve"]

@@ -2,14 +2,15 @@
 
 import asyncio
 import importlib
-import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from urllib.parse import unquote
 
 import structlog
 from starlette.types import ASGIApp
@@ -23,21 +24,24 @@ from service.dintero.client import CAPTURE_TIMEOUT, Dintero, open_dintero
 from service.metrics import Metrics
 from service.pdf import open_inspector
 from service.pipeline import Pipeline
+from service.privacy import scrub
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.serving import listen, serving
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.store import migrate as migrate_store
 from service.store import open_store
 from service.web.callback import public_app
-from service.web.health import admin_app
+from service.web.health import Trouble, admin_app
 from service.worker import Worker
 
+QUIET_TOO_LONG = 120.0
+"""Seconds without a look for work after which `/readyz` says so."""
 _log = structlog.get_logger()
 
 
 class CannotStart(Exception):
-    """The settings are well-formed but do not work; the text says what is wrong and how to mend it."""
+    """The settings are right, but it does not work now; the text says what is wrong and where."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +63,12 @@ async def open_app(
 ) -> AsyncIterator[App]:
     """Open the service with these settings; tests enter the same one, with a clock that they move."""
     clock = clock or SystemClock()
-    metrics = Metrics()
+    metrics = Metrics(settings.channels)
     async with AsyncExitStack() as stack:
-        renderer = renderer_of(settings)
+        channels = [await stack.enter_async_context(open_channel(n, settings, clock)) for n in settings.channels]
+        renderer = renderer_of(settings, channels)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock))
-        channels = [await stack.enter_async_context(opened) for opened in channels_of(settings, clock)]
         rules = rules_of(settings)
         pipeline = Pipeline(
             store=store,
@@ -103,8 +107,15 @@ async def open_app(
                 clock=clock,
                 prefixes=prefixes_of(settings),
             ),
-            admin=admin_app(store=store, metrics=metrics),
+            admin=admin_app(store=store, metrics=metrics, ready=partial(_troubles, worker)),
         )
+
+
+async def _troubles(worker: Worker) -> tuple[Trouble, ...]:
+    quiet = worker.quiet_for()
+    if quiet is None or quiet < QUIET_TOO_LONG:
+        return ()
+    return (Trouble(part="worker", detail=f"has not looked for work for {quiet:.0f} s", blocking=False),)
 
 
 # --- parts from settings ---------------------------------------------------------------------------------------------
@@ -123,17 +134,18 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def renderer_of(settings: Settings) -> TemplateRenderer:
-    """Read and try all templates that the channels use; raises `CannotStart`."""
+def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRenderer:
+    """Read and try all templates that these channels use; raises `SettingsError`."""
     try:
         return open_renderer(
             brand=settings.brand,
             templates_dir=settings.templates_dir,
             locale=settings.locale,
             timezone=settings.timezone,
+            folders=sorted({channel.template for channel in channels}),
         )
     except TemplateError as exc:
-        raise CannotStart(f"templates: {exc}") from exc
+        raise SettingsError((f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
 
 
 def dintero_of(settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Dintero]:
@@ -163,26 +175,30 @@ def authenticator_of(settings: Settings) -> Authenticator:
 
 
 def prefixes_of(settings: Settings) -> tuple[str, ...]:
-    """Return the path prefixes that a proxy may keep or strip."""
-    paths = ("/" + url.split("://", 1)[1].partition("/")[2] for url in settings.public_url)
+    """Return the path prefixes, decoded as a server sees them, that a proxy may keep or strip."""
+    paths = ("/" + unquote(url.split("://", 1)[1].partition("/")[2]) for url in settings.public_url)
     return tuple(path.rstrip("/") for path in paths if path != "/")
 
 
-def channels_of(settings: Settings, clock: Clock) -> list[AbstractAsyncContextManager[Channel]]:
-    """Return the channels in order of preference, not yet open; raises `CannotStart`."""
-    return [_channel(name, settings, clock) for name in settings.channels]
+@asynccontextmanager
+async def open_channel(name: str, settings: Settings, clock: Clock) -> AsyncIterator[Channel]:
+    """Open one channel by its name in CHANNELS; raises `SettingsError` when it cannot be imported or opened."""
+    async with AsyncExitStack() as stack:
+        try:
+            channel = await stack.enter_async_context(_channel(name, settings, clock))
+        except Exception as exc:
+            # Whatever somebody's own factory raises, it is about what CHANNELS or its own settings say.
+            raise SettingsError((f"DELIVERY_CHANNELS: {name} cannot be opened: {scrub(str(exc))}",)) from exc
+        yield channel
 
 
 def _channel(name: str, settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Channel]:
     module, _, factory = BUILT_IN.get(name, name).partition(":")
-    try:
-        opener = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as exc:
-        raise CannotStart(f"DELIVERY_CHANNELS: {name} cannot be imported: {exc}") from exc
+    opener = getattr(importlib.import_module(module), factory)
     opened: AbstractAsyncContextManager[Channel]
     if name != "email":
-        environ = tuple((key, value) for key, value in os.environ.items() if key.startswith("DELIVERY_"))
-        opened = opener(ChannelContext(account_id=settings.account_id, clock=clock, environ=environ))
+        context = ChannelContext(account_id=settings.account_id, clock=clock, environ=settings.channel_settings)
+        opened = opener(context)
         return opened
     assert settings.smtp_url is not None
     assert settings.mail_from is not None
@@ -202,11 +218,12 @@ def _channel(name: str, settings: Settings, clock: Clock) -> AbstractAsyncContex
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(face: str, host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as exc:
-        raise CannotStart(f"cannot listen on {host} port {port}: {exc.strerror or exc}") from exc
+        given = "DELIVERY_ADMIN_HOST and DELIVERY_ADMIN_PORT" if face == "admin" else "--host and --port"
+        raise CannotStart(f"cannot listen on {host} port {port} ({given}): {exc.strerror or exc}") from exc
 
 
 def serve(settings: Settings, *, host: str, port: int, worker: bool) -> int:
@@ -223,8 +240,9 @@ def work(settings: Settings) -> int:
 async def _run(settings: Settings, faces: list[tuple[str, str, int]], *, worker: bool) -> int:
     if settings.admin_port is not None:
         faces = [*faces, ("admin", settings.admin_host, settings.admin_port)]
-    bound = [(face, _listen(host, port)) for face, host, port in faces]
-    async with open_app(settings) as app, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        bound = [(face, stack.enter_context(_listen(face, host, port))) for face, host, port in faces]
+        app = await stack.enter_async_context(open_app(settings))
         stop = _stop_on_signals()
         for face, sock in bound:
             await stack.enter_async_context(serving(app.public if face == "public" else app.admin, sock))
@@ -280,40 +298,52 @@ class CheckResult:
 
 
 async def check(settings: Settings) -> list[CheckResult]:
-    """Try the settings for real: templates, store, token, channels, public URL."""
+    """Try the settings for real: store, token, channels, templates, public URL."""
     clock = SystemClock()
-    results = [await _tried("templates", _check_templates(settings)), await _tried("store", _check_store(settings))]
-    try:
-        channels = channels_of(settings, clock)
-    except CannotStart as exc:
-        results.append(CheckResult(name="channels", ok=False, detail=str(exc)))
-        channels = []
+    results = [await _tried("store", _check_store(settings))]
     async with AsyncExitStack() as stack:
         payments = await stack.enter_async_context(dintero_of(settings, clock))
         results.append(await _tried("token", payments.check()))
-        for opened in channels:
-            channel = await stack.enter_async_context(opened)
-            results.append(await _tried(f"channel {channel.name}", channel.check()))
-        results.extend([await _tried("public URL", payments.reach(f"{url}/livez")) for url in settings.public_url])
+        channels = []
+        for name in settings.channels:
+            try:
+                channels.append(await stack.enter_async_context(open_channel(name, settings, clock)))
+            except SettingsError as exc:
+                results.append(CheckResult(name=f"channel {name}", ok=False, detail="; ".join(exc.mistakes)))
+        results.extend([await _tried(f"channel {channel.name}", channel.check()) for channel in channels])
+        results.append(await _tried("templates", _check_templates(settings, channels)))
+        results.extend([await _tried("public URL", payments.reach(f"{url}/callback")) for url in settings.public_url])
     return results
+
+
+_MEND = {
+    "store": "see DELIVERY_DATABASE_URL",
+    "token": "DELIVERY_CLIENT_ID and DELIVERY_CLIENT_SECRET must be of a Checkout API client of DELIVERY_ACCOUNT_ID",
+    "channel email": "see DELIVERY_SMTP_URL: smtp:// is STARTTLS, mostly on port 587, smtps:// is TLS from the start, "
+    "mostly on 465; user and password are percent-encoded",
+    "public URL": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass /callback on to it",
+}
 
 
 async def _tried(name: str, trying: Awaitable[str]) -> CheckResult:
     try:
         return CheckResult(name=name, ok=True, detail=await trying)
     except DeliveryFailure as exc:
-        return CheckResult(name=name, ok=False, detail=exc.reason)
-    except (StoreUnavailable, CannotStart) as exc:
-        return CheckResult(name=name, ok=False, detail=str(exc))
+        found = exc.reason
+    except (StoreUnavailable, SettingsError) as exc:
+        found = str(exc)
+    mend = f" To mend it: {_MEND[name]}." if name in _MEND else ""
+    return CheckResult(name=name, ok=False, detail=f"{found.rstrip('.')}.{mend}")
 
 
-async def _check_templates(settings: Settings) -> str:
-    renderer_of(settings)
+async def _check_templates(settings: Settings, channels: Sequence[Channel]) -> str:
+    renderer_of(settings, channels)
     return "every template renders in every language"
 
 
 async def _check_store(settings: Settings) -> str:
-    async with open_store(settings.database_url.get_secret_value(), clock=SystemClock()) as store:
+    """Write and commit, but leave the schema as it is: a newer release may be trying an older record."""
+    async with open_store(settings.database_url.get_secret_value(), clock=SystemClock(), migrate=False) as store:
         await store.ping()
     return "answers and commits"
 

@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 _SHOWN = 50
 _DONE = {
     "retry": (Outcome.OPEN, "is tried again now."),
-    "resend": (Outcome.OPEN, "is sent once more."),
+    "resend": (Outcome.OPEN, "will be delivered once more, if it is ours to deliver."),
     "cancel": (
         Outcome.CANCELLED,
         "is stopped here. The invoice still exists at Dintero; void it there if nobody is to pay it.",
@@ -36,10 +36,12 @@ def _texts(context: click.Context, parameter: click.Parameter, values: tuple[str
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    from service.setting_values import address  # noqa: PLC0415
+    if value is None:
+        return None
+    from service.addresses import mail_address  # noqa: PLC0415  # slow to import
 
     try:
-        return None if value is None else address(value)
+        return mail_address(value)
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from None
 

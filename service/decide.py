@@ -9,6 +9,7 @@ from service.delivery import (
     AccountFailure,
     BadDocument,
     Capture,
+    CaptureEvent,
     CaptureOrder,
     DecidedBy,
     Delivery,
@@ -167,6 +168,15 @@ def delivered(delivery: Delivery, sends: Sequence[Send]) -> bool:
     return any(send.round == delivery.round and send.outcome is Settled.ACCEPTED for send in sends)
 
 
+def is_copy(delivery: Delivery, sends: Sequence[Send]) -> bool:
+    """Tell whether a resend is a copy of what the customer has, or may have; it may also be the first that arrives."""
+    if delivery.round == 0:
+        return False
+    had = IN_DOUBT | {Settled.ACCEPTED}
+    stated = delivery.delivered_at is not None and not any(send.outcome is Settled.ACCEPTED for send in sends)
+    return stated or any(send.round < delivery.round and send.outcome in had for send in sends)
+
+
 def next_effect(
     delivery: Delivery, transaction: Transaction, sends: Sequence[Send], rules: Rules, now: datetime
 ) -> Decision:
@@ -210,27 +220,59 @@ def open_capture(captures: Sequence[Capture]) -> Capture | None:
     return next((capture for capture in reversed(captures) if capture.outcome in waiting), None)
 
 
-def resolve_capture(capture: Capture, transaction: Transaction, rules: Rules, now: datetime) -> Capture | Wait:
-    """Say what a read transaction tells of a capture in doubt: how it ended, or that it must be waited for."""
-    own = [
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a read transaction says of a capture in doubt: how it ended, and what comes next if that is not plain."""
+
+    capture: Capture
+    then: Wait | Close | None = None
+
+
+def resolve_capture(
+    capture: Capture, transaction: Transaction, earlier: Sequence[Capture], rules: Rules, now: datetime
+) -> Told | Wait:
+    """Say how a capture in doubt ended, or that it must be waited for; `earlier` are all captures of the delivery."""
+    own = own_events(capture, transaction)
+    if transaction.collection.begun:
+        event = next((event for event in own if event.success), None)
+        detail = None if event else "collection has begun"
+        settled = replace(capture, outcome=Settled.ACCEPTED, event_id=event.id if event else None, detail=detail)
+        return Told(capture=settled)
+    if failed := new_failure(own, earlier):
+        then = after_failed_capture(failed)
+        return Told(
+            capture=replace(capture, outcome=Settled.REFUSED, event_id=failed.id, detail=then.reason), then=then
+        )
+    if capture.outcome is Settled.PENDING:
+        return Wait(reason="the capture is accepted by Dintero but not carried out yet", lane=PROVIDER_LANE)
+    left = (capture.begun_at - now).total_seconds() + rules.capture_timeout
+    if left > 0:
+        return Wait(reason="the answer to the capture was lost; reading again", lane=PROVIDER_LANE, seconds=left)
+    return Told(capture=replace(capture, outcome=Settled.REFUSED, detail="no trace of it at Dintero"))
+
+
+def own_events(capture: Capture, transaction: Transaction) -> list[CaptureEvent]:
+    """Return the events that are about our own capture: a failed one counts against us only if it is ours."""
+    return [
         event
         for event in transaction.collection.events
         if event.reference == capture.reference
         or (capture.event_request_id is not None and event.answers == capture.event_request_id)
     ]
-    if transaction.collection.begun:
-        event = next((event for event in own if event.success), None)
-        detail = None if event else "collection has begun"
-        return replace(capture, outcome=Settled.ACCEPTED, event_id=event.id if event else None, detail=detail)
-    if capture.outcome is Settled.PENDING:
-        answer = next((e for e in reversed(own) if e.answers == capture.event_request_id and not e.success), None)
-        if answer is None:
-            return Wait(reason="the capture is accepted by Dintero but not carried out yet", lane=PROVIDER_LANE)
-        return replace(capture, outcome=Settled.REFUSED, event_id=answer.id, detail=answer.error)
-    left = (capture.begun_at - now).total_seconds() + rules.capture_timeout
-    if left > 0:
-        return Wait(reason="the answer to the capture was lost; reading again", lane=PROVIDER_LANE, seconds=left)
-    return replace(capture, outcome=Settled.REFUSED, detail="no trace of it at Dintero")
+
+
+def new_failure(own: Sequence[CaptureEvent], earlier: Sequence[Capture]) -> CaptureEvent | None:
+    """Return our latest failed event, unless an earlier capture was settled by it."""
+    known = {capture.event_id for capture in earlier if capture.event_id is not None}
+    return next((event for event in reversed(own) if not event.success and event.id not in known), None)
+
+
+def after_failed_capture(event: CaptureEvent) -> Wait | Close:
+    """Obey the retry policy of an own event that failed."""
+    reason = f"the capture failed at Dintero: {event.error or 'no reason given'}"
+    if not event.retryable:
+        return Close(outcome=Outcome.FAILED, reason=reason)
+    return Wait(reason=reason, lane=PROVIDER_LANE, retry_after=event.retry_after)
 
 
 def on_failure(failure: Exception, *, lane: str, no_send: bool = False, nothing_yet: bool = False) -> Wait | Close:
@@ -263,7 +305,7 @@ def delay_of(wait: Wait, postponed: int, rules: Rules, jitter: Callable[[], floa
 
 def gives_up(delivery: Delivery, wait: Wait, rules: Rules, now: datetime, *, has_it: bool) -> str | None:
     """Return why no further attempt is made, or None; what the customer has may take longer to capture."""
-    if wait.document and delivery.postponed >= len(rules.retry_delays):
+    if wait.document and delivery.bad_documents >= len(rules.retry_delays):
         return wait.reason
     limit = rules.capture_give_up_after if has_it else rules.give_up_after
     if wait.runs and patience(delivery, now) >= limit:
@@ -279,15 +321,25 @@ def patience(delivery: Delivery, now: datetime) -> float:
 
 def tick(delivery: Delivery, now: datetime, *, runs: bool) -> Delivery:
     """Set the give-up clock going, or stop it where it stands."""
-    if runs:
-        return delivery if delivery.patience_since else replace(delivery, patience_since=now)
-    return replace(delivery, patience_used=patience(delivery, now), patience_since=None)
+    if not runs:
+        return replace(delivery, patience_used=patience(delivery, now), patience_since=None)
+    if delivery.patience_since:
+        return delivery
+    # Waiting for others is over, or has not begun: the schedule of our own tries starts at its beginning.
+    return replace(delivery, patience_since=now, postponed=0)
 
 
 def progressed(delivery: Delivery) -> Delivery:
     """Start the schedule and the give-up clock afresh, for a step has succeeded."""
     return replace(
-        delivery, postponed=0, errors=0, patience_used=0.0, patience_since=None, no_send_before=None, reason=None
+        delivery,
+        postponed=0,
+        bad_documents=0,
+        errors=0,
+        patience_used=0.0,
+        patience_since=None,
+        no_send_before=None,
+        reason=None,
     )
 
 

@@ -346,8 +346,9 @@ class Delivery:
     claims: int = 0  # claims since the last save, this one included
     errors: int = 0  # unexpected exceptions since the last progress
     postponed: int = 0  # postponements in a row: the place in the retry schedule
+    bad_documents: int = 0  # documents in a row that would not do
     round: int = 0  # raised by each resend; a round is delivered when one of its sends is accepted
-    send_to: str | None = None  # an address given with `resend --to`, kept until the delivery closes
+    send_to: str | None = None  # an address given with `resend --to`, kept until its round is delivered or stopped
     closed_waiting: bool = False  # closed while there was nothing yet to deliver: a callback reopens it
     patience_used: float = 0.0  # seconds that the give-up clock has run
     patience_since: datetime | None = None  # when it was last set going; None while it stands still
@@ -433,6 +434,7 @@ class Claim:
     token: str
     wakes: int  # wake-ups seen; one that comes later makes the save due at once
     now: datetime  # the database's clock at the claim
+    woken: bool = False  # it is looked at because something woke it, not because its own time came
     sends: tuple[Send, ...] = ()  # oldest first
     captures: tuple[Capture, ...] = ()  # oldest first
 
@@ -543,6 +545,10 @@ class LeaseLost(Exception):
 
 class IntentOpen(Exception):
     """There is an open intent for this document, recipient and channel (or transaction): no second one may begin."""
+
+
+class AlreadySent(Exception):
+    """A send of this round was accepted meanwhile: nothing more is to be sent."""
 
 
 class CallbackRefused(Exception):
@@ -666,13 +672,24 @@ class Store(Protocol):
         """Extend the leases; return the tokens of those that are still held."""
 
     async def save(self, claim: Claim, delivery: Delivery, schedule: Schedule, entries: Sequence[Entry] = ()) -> None:
-        """Write the state of the work and give the lease back. A wake-up since the claim makes an open one due now."""
+        """Write the state of the work and give the lease back.
+
+        A wake-up since the claim makes an open one due now, and opens again what `receive` would have.
+        """
 
     async def begin_send(self, claim: Claim, send: Send) -> None:
-        """Commit the intent and count the attempt; raises `IntentOpen`, and `CommitInDoubt` when that is not sure."""
+        """Commit the intent and count the attempt.
+
+        Raises `AlreadySent` when a send of its round was accepted meanwhile, `IntentOpen`, and `CommitInDoubt` when it
+        is not sure that the intent is written.
+        """
 
     async def settle_send(self, send: Send, entries: Sequence[Entry]) -> None:
-        """Write the outcome of a send. Never fenced: an accepted one makes its delivery delivered and wakes it."""
+        """Write the outcome of a send. Never fenced: an accepted one makes its delivery delivered.
+
+        Told late (its lease was given back or lost), it also wakes an open delivery, opens one again that had failed or
+        was skipped, and adds to the reason of a cancelled one that the customer has the invoice.
+        """
 
     async def begin_capture(self, claim: Claim, capture: Capture) -> None:
         """Commit the intent to capture; raises `IntentOpen`, and `CommitInDoubt` when that is not sure."""
@@ -680,7 +697,10 @@ class Store(Protocol):
     async def settle_capture(
         self, capture: Capture, entries: Sequence[Entry], *, began_at: datetime | None = None
     ) -> None:
-        """Write the outcome of a capture. Never fenced; `began_at` makes its delivery captured then."""
+        """Write the outcome of a capture. Never fenced; `began_at` makes its delivery captured then.
+
+        Told late, it wakes and opens again as `settle_send` does.
+        """
 
     async def retry(self, delivery_id: str, request: Request) -> Delivery:
         """Make the next step due now, with a new give-up clock; reopens what is closed. Raises `KeyError`."""

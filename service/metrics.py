@@ -27,6 +27,20 @@ CALLBACK_RESULTS: Final = (
     "too_large",
     "unavailable",
 )
+ALARMS: Final = (
+    "account_at_fault",
+    "blind_copy_failed",
+    "failed",
+    "lease_lost",
+    "nobody_delivers",
+    "store_unavailable",
+    "unconfirmed",
+    "unexpected_error",
+    "voided_after_delivery",
+)
+"""The log events `alarm.*`, without that word."""
+_SEND_OUTCOMES: Final = ("accepted", "refused", "unconfirmed")
+_CAPTURE_OUTCOMES: Final = (*_SEND_OUTCOMES, "pending")
 _PREFIX = "merchant_delivery_"
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -34,7 +48,7 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """One process's counters, in their own registry. What only the record knows (open, due) comes with `render`."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Iterable[str] = ()) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._callbacks = self._counter("callbacks", "Callbacks by what became of them.", "result")
@@ -45,8 +59,21 @@ class Metrics:
         self._steps = Histogram(
             f"{_PREFIX}step_seconds", "Duration of steps.", ["step"], registry=self._registry, buckets=_BUCKETS
         )
-        for result in CALLBACK_RESULTS:  # a counter that is missing until its first event cannot be watched for it
-            self._callbacks.labels(result)
+        self._show(channels)
+
+    def _show(self, channels: Iterable[str]) -> None:
+        """Make every label there is: a counter that is missing until its first event cannot be watched for it."""
+        for counter, names in (
+            (self._callbacks, CALLBACK_RESULTS),
+            (self._closed, Outcome),
+            (self._captures, _CAPTURE_OUTCOMES),
+            (self._alarms, ALARMS),
+        ):
+            for name in names:
+                counter.labels(name)
+        for channel in channels:
+            for outcome in _SEND_OUTCOMES:
+                self._sends.labels(channel, outcome)
 
     def callback(self, result: str) -> None:
         """Count a callback by what became of it, one of `CALLBACK_RESULTS`."""

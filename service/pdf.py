@@ -30,6 +30,19 @@ class Limits:
     start: float = 30.0  # seconds that a child may take to start
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """A child's line: the pages or the problem; after its last one the child ends."""
+
+    pages: int | None
+    problem: str | None
+    last: bool
+
+
+class _Broken(Exception):
+    """The child ended before it answered."""
+
+
 class PdfInspector:
     """Implements `service.delivery.Inspector` with at most `children` processes, started when they are needed."""
 
@@ -43,27 +56,46 @@ class PdfInspector:
     async def inspect(self, document: bytes) -> int:
         """Return the number of pages; raises `BadDocument`, and `TransientFailure` when no child can be started."""
         async with self._slots:
-            child = await self._child()
             try:
-                answer = await self._ask(child, document)
-            except BaseException:  # a cancelled question too leaves a child that would answer the wrong one
-                await self._end(child)
-                raise
-            self._idle.append(child)
-        return _pages(answer)
+                answer = await self._asked(document)
+            except _Broken as exc:
+                raise BadDocument("the invoice breaks the process that opens it") from exc
+        if answer.pages is None:
+            raise BadDocument(f"the invoice will not do: {answer.problem}")
+        return answer.pages
 
     async def aclose(self) -> None:
         """End the children."""
         for child in tuple(self._all):
             await self._end(child)
 
-    async def _child(self) -> Process:
+    async def _asked(self, document: bytes) -> _Answer:
+        """Ask an idle child, and a fresh one if that ends: an earlier document may have broken it."""
+        if (child := await self._idle_child()) is not None:
+            with contextlib.suppress(_Broken):
+                return await self._answer_of(child, document)
+        return await self._answer_of(await self._start(), document)
+
+    async def _idle_child(self) -> Process | None:
         while self._idle:
             child = self._idle.pop()
             if child.returncode is None:
                 return child
             await self._end(child)
-        return await self._start()
+        return None
+
+    async def _answer_of(self, child: Process, document: bytes) -> _Answer:
+        """Return a child's answer; after it the child is idle or ended."""
+        try:
+            answer = _read(await self._ask(child, document))
+        except BaseException:  # a cancelled question too leaves a child that would answer the wrong one
+            await self._end(child)
+            raise
+        if answer.last:
+            await self._end(child)
+        else:
+            self._idle.append(child)
+        return answer
 
     async def _start(self) -> Process:
         try:
@@ -111,9 +143,9 @@ class PdfInspector:
         except TimeoutError as exc:
             raise BadDocument("the invoice takes too long to open") from exc
         except (ConnectionError, ValueError) as exc:
-            raise BadDocument("the invoice breaks the process that opens it") from exc
+            raise _Broken from exc
         if not answer.endswith(b"\n"):
-            raise BadDocument("the invoice breaks the process that opens it")
+            raise _Broken
         return answer
 
     async def _end(self, child: Process) -> None:
@@ -133,8 +165,6 @@ async def open_inspector(*, limits: Limits | None = None, children: int = 2) -> 
         await inspector.aclose()
 
 
-def _pages(answer: bytes) -> int:
-    found = json.loads(answer)
-    if "pages" not in found:
-        raise BadDocument(f"the invoice will not do: {found['problem']}")
-    return int(found["pages"])
+def _read(line: bytes) -> _Answer:
+    found = json.loads(line)
+    return _Answer(pages=found.get("pages"), problem=found.get("problem"), last=found.get("last", False))

@@ -1,7 +1,8 @@
 """The child process that opens PDF documents, run as a script: it knows pypdf and nothing of the service.
 
 It says `ready` once it could open one of its own. Then it reads documents from standard input, each after its length
-in eight bytes, and answers each with a line of JSON: `{"pages": 3}` or `{"problem": "it is encrypted"}`.
+in eight bytes, and answers each with a line of JSON: `{"pages": 3}` or `{"problem": "it is encrypted"}`. It ends after
+an answer that says `"last": true`.
 """
 
 import io
@@ -46,11 +47,10 @@ def main() -> None:
     _say(answers, "ready")
     while (document := _next(sys.stdin.buffer)) is not None:
         _limit(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
-        try:
-            _say(answers, json.dumps(_look(document)))
-        except MemoryError:
-            _say(answers, json.dumps({"problem": "it needs too much memory to open"}))
-            return  # what is left of the memory would fail the next one
+        found = _look(document)
+        _say(answers, json.dumps(found))
+        if found.get("last"):
+            return
 
 
 def _look(document: bytes) -> dict[str, object]:
@@ -63,10 +63,11 @@ def _look(document: bytes) -> dict[str, object]:
         if reader.is_encrypted:
             return {"problem": "it is encrypted"}
         pages = sum(1 for page in reader.pages if page.mediabox is not None)
+    # Who knows what such a document has left in this process, of the memory above all: the next one gets another.
     except MemoryError:
-        raise
+        return {"problem": "it needs too much memory to open", "last": True}
     except Exception as exc:  # noqa: BLE001 - whatever a hostile document makes of a parser, it cannot be opened
-        return {"problem": f"it cannot be opened ({type(exc).__name__})"}
+        return {"problem": f"it cannot be opened ({type(exc).__name__})", "last": True}
     return {"pages": pages} if pages else {"problem": "it has no pages"}
 
 

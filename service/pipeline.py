@@ -18,22 +18,28 @@ from service.decide import (
     Requeue,
     Rules,
     StartCapture,
+    Told,
     Wait,
+    after_failed_capture,
     by_content,
     by_ownership,
     by_standing,
     delay_of,
     delivered,
     gives_up,
+    is_copy,
+    new_failure,
     next_effect,
     on_failure,
     open_capture,
+    own_events,
     progressed,
     resolve_capture,
     tick,
 )
 from service.delivery import (
     PROVIDER_LANE,
+    AlreadySent,
     Capture,
     CaptureAnswer,
     CaptureOrder,
@@ -70,8 +76,10 @@ from service.delivery import (
     UnconfirmedFailure,
 )
 from service.metrics import Metrics
+from service.privacy import scrub
 
 FRESH_SECONDS = 30.0
+LAST_WRITE_SECONDS = 2.0
 _SETTLE_AGAIN = (0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 60.0)
 _log = structlog.get_logger()
 
@@ -180,8 +188,12 @@ class Pipeline:
         except DeliveryFailure as failure:
             return on_failure(failure, lane=work.delivery.lane, nothing_yet=work.delivery.product_type is None)
         took = self._took("fetch", began)
+        if work.transaction and work.transaction.findings != transaction.findings:
+            work.ours = False  # who delivers is asked again; what has begun stays ours all the same
         if work.delivery.product_type is None:
-            self._enter(work, Step.FETCH, Result.ACCEPTED, detail=f"{transaction.product_type} is {transaction.status}")
+            self._enter(
+                work, Step.FETCH, Result.ACCEPTED, detail=scrub(f"{transaction.product_type} is {transaction.status}")
+            )
         work.transaction = transaction
         work.delivery = replace(
             work.delivery,
@@ -235,11 +247,11 @@ class Pipeline:
         capture = open_capture(work.captures)
         if capture is None:
             return None
-        told = resolve_capture(capture, work.known, self._rules, self._database_now(work))
+        told = resolve_capture(capture, work.known, work.captures, self._rules, self._database_now(work))
         if isinstance(told, Wait):
             return told
-        await self._settle_capture(work, told)
-        return None
+        await self._captured(work, told.capture)
+        return told.then
 
     def _learn_collection(self, work: _Work) -> None:
         collection = work.known.collection
@@ -257,7 +269,7 @@ class Pipeline:
             assert url is not None
             document = await self._payments.invoice(url)
             await self._inspector.inspect(document)
-            purpose = Purpose.RESEND if work.delivery.round else Purpose.FIRST
+            purpose = Purpose.RESEND if is_copy(work.delivery, work.sends) else Purpose.FIRST
             message = self._renderer.render(channel.template, work.known, purpose=purpose, recipient=recipient)
         except DeliveryFailure as failure:
             return on_failure(failure, lane=work.delivery.lane)
@@ -294,7 +306,8 @@ class Pipeline:
             return Close(
                 outcome=Outcome.FAILED, reason="content changed since a send in doubt", alarm="alarm.unconfirmed"
             )
-        await self._begin_send(work, send)
+        if late := await self._begin_send(work, send):
+            return late
         return await self._hand_over(work, prepared.channel, composed, send)
 
     def _compose(self, work: _Work, step: Deliver, prepared: Prepared) -> tuple[Send, Composed]:
@@ -323,9 +336,12 @@ class Pipeline:
         )
         return send, composed
 
-    async def _begin_send(self, work: _Work, send: Send) -> None:
+    async def _begin_send(self, work: _Work, send: Send) -> Ending | None:
         try:
             await self._store.begin_send(work.claim, send)
+        except AlreadySent:
+            # Whoever made an earlier intent has learned that it was accepted: the next pass goes on from there.
+            return Requeue(lane=PROVIDER_LANE)
         except CommitInDoubt:
             # Nothing is sent on a doubtful intent; if it did get in, it ends here as refused.
             never = replace(send, outcome=Settled.REFUSED, answer="never handed over")
@@ -339,6 +355,7 @@ class Pipeline:
             recipient=send.recipient,
             recipient_key=send.recipient_key,
         )
+        return None
 
     async def _hand_over(self, work: _Work, channel: Channel, composed: Composed, send: Send) -> Ending | None:
         began = self._clock.monotonic()
@@ -409,6 +426,8 @@ class Pipeline:
             return late
         if not _same(basis, work.known):
             return None
+        # A relay's slot is for sending; if the provider's are all taken, this capture has waited long enough.
+        work.move(PROVIDER_LANE)
         request = capture_request(work.known)
         capture = await self._begin_capture(work, request)
         began = self._clock.monotonic()
@@ -422,7 +441,7 @@ class Pipeline:
         except TransientFailure as failure:
             await self._captured(work, replace(capture, outcome=Settled.REFUSED, detail=failure.reason), began)
             return on_failure(failure, lane=PROVIDER_LANE)
-        return await self._answered(work, capture, request, answer, began)
+        return await self._answered(work, capture, answer, began)
 
     async def _begin_capture(self, work: _Work, request: CaptureRequest) -> Capture:
         capture = Capture(
@@ -441,34 +460,28 @@ class Pipeline:
         work.captures.append(capture)
         return capture
 
-    async def _answered(
-        self, work: _Work, capture: Capture, request: CaptureRequest, answer: CaptureAnswer, began: float
-    ) -> Ending | None:
+    async def _answered(self, work: _Work, capture: Capture, answer: CaptureAnswer, began: float) -> Ending | None:
         """Read the answer's own events: a 200 may carry a capture that failed, a 202 says that it comes later."""
         if answer.transaction is None:
             waiting = replace(capture, outcome=Settled.PENDING, event_request_id=answer.event_request_id)
             await self._captured(work, waiting, began)
             return Wait(reason="the capture is accepted by Dintero but not carried out yet", lane=PROVIDER_LANE)
-        own = [event for event in answer.transaction.collection.events if event.reference == request.reference]
+        own = own_events(capture, answer.transaction)
         if answer.transaction.collection.begun:
             event = next((event for event in reversed(own) if event.success), None)
-            done = replace(capture, outcome=Settled.ACCEPTED, event_id=event.id if event else None, detail=request.note)
+            done = replace(capture, outcome=Settled.ACCEPTED, event_id=event.id if event else None)
             work.transaction = answer.transaction
             await self._captured(work, done, began)
             after = self._rules.order is CaptureOrder.AFTER_DELIVERY and delivered(work.delivery, work.sends)
             return Close(outcome=Outcome.COMPLETED) if after else None
-        failed = own[-1] if own and not own[-1].success else None
-        reason = (
-            f"the capture failed at Dintero: {failed.error or 'no reason given'}"
-            if failed
-            else "no trace of the capture"
-        )
-        outcome = Settled.REFUSED if failed else Settled.UNCONFIRMED
-        event_id = failed.id if failed else None
-        await self._captured(work, replace(capture, outcome=outcome, event_id=event_id, detail=reason), began)
-        if failed and not failed.retryable:
-            return Close(outcome=Outcome.FAILED, reason=reason)
-        return Wait(reason=reason, lane=PROVIDER_LANE, retry_after=failed.retry_after if failed else None)
+        if failed := new_failure(own, work.captures):
+            then = after_failed_capture(failed)
+            refused = replace(capture, outcome=Settled.REFUSED, event_id=failed.id, detail=then.reason)
+            await self._captured(work, refused, began)
+            return then
+        reason = "no trace of the capture in Dintero's answer"
+        await self._captured(work, replace(capture, outcome=Settled.UNCONFIRMED, detail=reason), began)
+        return Wait(reason=reason, lane=PROVIDER_LANE)
 
     async def _refused_capture(
         self, work: _Work, capture: Capture, failure: PermanentFailure, began: float
@@ -478,17 +491,21 @@ class Pipeline:
             await self._captured(work, replace(capture, outcome=Settled.UNCONFIRMED, detail=failure.reason), began)
             return late
         if work.known.collection.begun:
-            told = resolve_capture(capture, work.known, self._rules, self._database_now(work))
-            assert isinstance(told, Capture)
-            await self._captured(work, told, began)
+            told = resolve_capture(capture, work.known, work.captures, self._rules, self._database_now(work))
+            assert isinstance(told, Told)
+            await self._captured(work, told.capture, began)
             return None
         await self._captured(work, replace(capture, outcome=Settled.REFUSED, detail=failure.reason), began)
         if work.known.standing is not Standing.AUTHORIZED:
             return None
         return Close(outcome=Outcome.FAILED, reason=failure.reason)
 
-    async def _captured(self, work: _Work, capture: Capture, began: float) -> None:
-        took = self._took("capture", began)
+    async def _captured(self, work: _Work, capture: Capture, began: float | None = None) -> None:
+        """Record how a capture ended; without `began` it is an earlier one, of which a read told."""
+        took = None if began is None else self._took("capture", began)
+        note = capture_request(work.known).note
+        if capture.outcome is Settled.ACCEPTED and note:
+            capture = replace(capture, detail="; ".join(filter(None, (capture.detail, note))))
         await self._settle_capture(work, capture)
         self._metrics.capture(capture.outcome)
         reason = None if capture.outcome is Settled.ACCEPTED else capture.detail
@@ -546,23 +563,27 @@ class Pipeline:
         return self._postpone(work, ending)
 
     def _postpone(self, work: _Work, wait: Wait) -> Passed:
-        delay = delay_of(wait, work.delivery.postponed, self._rules, self._jitter)
+        place = max(0, work.delivery.postponed - work.claim.woken)
+        delay = delay_of(wait, place, self._rules, self._jitter)
         if wait.reason != work.claim.delivery.reason:  # a long wait is one line of history
             step = Step.CAPTURE if work.delivery.delivered_at else Step.FETCH
             if not self._told(work, wait.reason):
                 self._enter(work, step, Result.DEFERRED, detail=wait.reason)
             if wait.alarm:
                 self._alarm(work, wait.alarm, wait.reason)
-        exact = wait.seconds is not None
         if work.claim.delivery.outcome is Outcome.SKIPPED and self._nothing_learned(work):
             return self._look_again_later(work, delay)
+        # A look that something brought forward is not a further try of ours, nor is a wait of known length.
+        counts = wait.seconds is None and not work.claim.woken
         work.delivery = replace(
             work.delivery,
             outcome=Outcome.OPEN,
             closed_at=None,
             reason=wait.reason,
             lane=wait.lane or work.delivery.lane,
-            postponed=work.delivery.postponed + (0 if exact else 1),
+            errors=0,
+            postponed=work.delivery.postponed + counts,
+            bad_documents=work.delivery.bad_documents + counts if wait.document else 0,
         )
         no_send = delay if wait.no_send else None
         _log.info("delivery.postponed", **self._ids(work), reason=wait.reason, due_in=round(delay, 1))
@@ -599,8 +620,9 @@ class Pipeline:
         self._enter(work, Step.CLOSE, results.get(close.outcome, Result.SKIPPED), detail=close.reason)
         self._metrics.closed(close.outcome)
         _log.info("delivery.closed", **self._ids(work), outcome=close.outcome, reason=close.reason)
-        if close.alarm or close.outcome is Outcome.FAILED:
-            self._alarm(work, close.alarm or "alarm.failed", close.reason or "")
+        failed = "alarm.failed" if close.outcome is Outcome.FAILED else None
+        for alarm in filter(None, (close.alarm, failed)):
+            self._alarm(work, alarm, close.reason or "")
         schedule = Schedule(due_in=close.look_again_in)
         return Passed(delivery=work.delivery, schedule=schedule, entries=tuple(work.entries))
 
@@ -627,7 +649,9 @@ class Pipeline:
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
-            await writing
+            # Not for long: the open intent says by itself that the outcome is not known.
+            await asyncio.wait([writing], timeout=LAST_WRITE_SECONDS)
+            writing.cancel()
             raise
 
     async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
@@ -635,6 +659,7 @@ class Pipeline:
             try:
                 return await write()
             except StoreUnavailable as exc:
+                self._metrics.alarm("alarm.store_unavailable")
                 _log.warning("alarm.store_unavailable", reason=str(exc))
                 await self._clock.sleep(delay)
         return await write()
@@ -672,7 +697,4 @@ class Pipeline:
 
 def _same(before: Transaction, after: Transaction) -> bool:
     """Tell whether a transaction that was read twice is still the one that an effect was decided and prepared on."""
-    return before is after or all(
-        getattr(before, name) == getattr(after, name)
-        for name in ("standing", "amount", "currency", "invoice_number", "invoice_url", "due_date", "collection")
-    )
+    return before is after or before == replace(after, read_at=before.read_at)

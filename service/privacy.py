@@ -1,17 +1,53 @@
-"""Masking and scrubbing: what may be shown or kept of a person's address or number. A leaf; imports nothing of ours."""
+"""Masking and scrubbing: what may be shown or kept of a person's address or number. A leaf; imports nothing of ours.
+
+Scrubbing runs over others' text of any length: every pattern here goes through it once, however it was chosen.
+"""
 
 import hashlib
 import hmac
 import re
+import unicodedata
 from collections.abc import Iterable
 
-_MAIL = re.compile(r"[^\s<>\"'(),;:\[\]=]+@[^\s<>\"'(),;:\[\]]+")
-# Seven or more digits, perhaps grouped: telephone numbers, organisation numbers and account numbers alike. Dates and
-# times keep their shape, for a relay's "try again at 2026-11-23 10:00" helps the operator.
-_NUMBER = re.compile(r"(?<![\w.-])\+?\d(?:[ ()/-]?\d){6,}(?![\w-])")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}(:\d{2}){0,2})?")
-_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+")
 _LONGEST = 500
+_HIDDEN = "***"
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+")
+
+# What percent-encoding (once or more often), HTML and wide type make of "@", and of what stands inside a number.
+_ENCODED = re.compile(r"(?i)%(?:25){0,3}(40|20|2b|2d|2e)|&#(?:0*64|x0*40);|[\uff20\ufe6b]")
+_BROKEN = re.compile(r" ?@ ?(?=[\w-]{1,63}\.\w)")  # an address that was folded at its "@"
+
+_LOCAL = r"[^\s<>\"(),;:\[\]@]"
+_DOMAIN = r"[^\s<>\"'(),;:\[\]/?&=@]"
+# Nothing but the first letter of a run may begin an address, so that a run without "@" is looked at once.
+_MAIL = re.compile(rf"(?<!{_LOCAL})('*+){_LOCAL}*@(?:{_DOMAIN}*+@)*+{_DOMAIN}*+")
+_QUOTED = re.compile(rf"\"(?:[^\"\\]|\\.){{1,80}}\\?\"@{_DOMAIN}*+")
+
+# Seven or more digits, however they are grouped: telephone, organisation and account numbers alike.
+_NUMBER = re.compile(r"\+?\d(?:(?: ?[-./()+\u00b7\u2010-\u2015\u2212]{1,2} ?| )?\d)*+")
+_FEWEST = 7
+
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+# What looks like a number and helps the operator. Four pairs of digits are rather a telephone number than an IP
+# address, unless they begin with 1 (no Nordic number does) or stand in brackets, as relays write addresses.
+_KEPT = re.compile(
+    rf"""
+    # an IP address
+    (?<![\w.+-]) (?<!\+\d\ ) (?<!\+\d\d\ ) (?<!\+\d\d\d\ )
+    (?! (?<!\[) [2-9]\d (?:\.\d\d){{3}} (?!\d) )
+    {_OCTET} (?:\.{_OCTET}){{3}} (?! \.?\d | \w )
+    # an enhanced status code, with the reply code before it
+    | (?<![\w.]) (?: [245]\d\d[ -] )? [245]\.[0-7]\.\d{{1,3}} (?! [.-]?\d )
+    # a date; a time
+    | (?<![\d-]) (?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?! -?\d )
+    | (?<!\d) \d\d:\d\d (?: :\d\d (?:[.,]\d{{1,9}})? )? (?: \ ?[+-]\d\d:?\d\d )? (?! \d )
+    # a UUID; Postfix's queue id; an account at Dintero
+    | \b [0-9a-fA-F]{{8}} (?: -[0-9a-fA-F]{{4}} ){{3}} -[0-9a-fA-F]{{12}} \b
+    | \b (?=[0-9A-F]*\d[A-F]) [0-9A-F]{{10,12}} \b
+    | \b [TP]\d{{8}} \b
+    """,
+    re.VERBOSE | re.ASCII,
+)
 
 
 def mask_address(address: str) -> str:
@@ -30,11 +66,41 @@ def address_key(account_id: str, address: str) -> str:
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` on one line, at most 500 characters, without addresses, numbers, tokens and the given secrets.
 
-    Numbers of fewer than seven digits stay (reply codes, sizes), as do dates.
+    Numbers of fewer than seven digits stay (reply codes, sizes), as do dates and times, IP addresses, enhanced status
+    codes (RFC 3463), and ids that mix digits and letters.
     """
-    for secret in sorted((s for s in secrets if s), key=len, reverse=True):
-        text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)
-    text = _BEARER.sub(r"\1 ***", text)
-    text = _MAIL.sub("***", text)
-    text = _NUMBER.sub(lambda found: found[0] if _DATE.fullmatch(found[0]) else "***", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_LONGEST]
+    text = _one_line(text)
+    for secret in sorted(filter(None, map(_one_line, secrets)), key=len, reverse=True):
+        text = re.sub(re.escape(secret), _HIDDEN, text, flags=re.IGNORECASE)
+    text = _BEARER.sub(rf"\1 {_HIDDEN}", text)
+    text = _BROKEN.sub("@", _ENCODED.sub(_decoded, text))
+    text = _without_numbers(text)  # before addresses: one beside a number would take only its nearest digits along
+    return _MAIL.sub(rf"\1{_HIDDEN}", _QUOTED.sub(_HIDDEN, text))[:_LONGEST]
+
+
+def _one_line(text: str) -> str:
+    """Return `text` with single spaces for whatever white space it has, and without what cannot be seen."""
+    if not text.isascii():
+        text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _decoded(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else "@"
+
+
+def _without_numbers(text: str) -> str:
+    parts, end = [], 0
+    for kept in _KEPT.finditer(text):
+        parts += [_NUMBER.sub(_hidden, text[end : kept.start()]), kept[0]]
+        end = kept.end()
+    return "".join((*parts, _NUMBER.sub(_hidden, text[end:])))
+
+
+def _hidden(number: re.Match[str]) -> str:
+    """Hide a number, but not the digits inside a word of letters and digits: that is an id."""
+    digits = number[0]
+    if sum(map(str.isdecimal, digits)) < _FEWEST:
+        return digits
+    around = number.string[max(0, number.start() - 1) : number.start()], number.string[number.end() : number.end() + 1]
+    return digits if digits.isdecimal() and all(map(str.isalpha, around)) else _HIDDEN

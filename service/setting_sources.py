@@ -19,7 +19,8 @@ class Given:
 
     values: Mapping[str, str]
     mistakes: Mapping[str, str]  # by the full name that a person would look for
-    warnings: tuple[str, ...]
+    others: tuple[tuple[str, str], ...]  # full names that no setting has, with their text
+    warnings: tuple[str, ...]  # about those names
 
 
 def gather(env: Mapping[str, str] | None, *, names: Collection[str], secrets: Collection[str]) -> Given:
@@ -39,7 +40,8 @@ def gather(env: Mapping[str, str] | None, *, names: Collection[str], secrets: Co
     for full, text in _filled(env).items():
         if full in known:
             _take(full, text, known[full], values, mistakes, is_secret=known[full] in secrets)
-    return Given(values=values, mistakes=mistakes, warnings=_strangers(env, {*known, *files}))
+    others = tuple((full, text) for full, text in sorted(_filled(env).items()) if full not in {*known, *files})
+    return Given(values=values, mistakes=mistakes, others=others, warnings=_strangers(env, {*known, *files}))
 
 
 def _filled(env: Mapping[str, str]) -> dict[str, str]:

@@ -8,18 +8,29 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationError, field_validator
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from service import setting_values as read
 from service.delivery import Brand, CaptureOrder, ChannelDefault, Mailbox
 from service.setting_sources import PREFIX, gather
 from service.setting_values import Redirect
+from service.template_files import catalogues, is_translated, language_tag, template_folders
 
 __all__ = ["Need", "Redirect", "Settings", "SettingsError", "load_settings", "secret_names", "setting_names"]
 
 _STORE_NAMES = (".env", PREFIX + "DATABASE_URL", PREFIX + "DATABASE_URL_FILE")
 _SECRETS = ("client_secret", "signature_secrets", "webhook_secrets", "smtp_url", "database_url")
+_SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
+_NO_SETTINGS = frozenset({"channel_settings", "warnings"})  # fields that nobody sets by their name
 
 
 class Need(Enum):
@@ -129,7 +140,10 @@ class Settings(BaseModel):
     admin_host: Annotated[str, PlainValidator(read.host)] = _default("127.0.0.1")
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    warnings: tuple[str, ...] = ()  # no setting: what a person should know of how they were given
+    # Two that are no settings. What else is given with our prefix, by its full name and as it was written: for outside
+    # channels. And what a person should know of how settings were given.
+    channel_settings: Annotated[tuple[tuple[str, str], ...], PlainValidator(tuple)] = Field((), repr=False)
+    warnings: tuple[str, ...] = ()
 
     @field_validator("allow_unsigned")
     @classmethod
@@ -150,6 +164,15 @@ class Settings(BaseModel):
     def _mail_has_a_way_out(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and "email" in info.data.get("channels", ()):
             raise ValueError("is required for the channel email")
+        return value
+
+    @field_validator("locale")
+    @classmethod
+    def _somebody_has_translated(cls, value: str, info: ValidationInfo) -> str:
+        if "templates_dir" in info.data:  # where that is wrong, nothing is known of what it holds
+            there = catalogues(template_folders(info.data["templates_dir"]))
+            if not is_translated(language_tag(value), there):
+                raise ValueError(f"must be a language that has a catalogue in locales/: {', '.join(sorted(there))}")
         return value
 
     @field_validator("redirect_to")
@@ -184,7 +207,8 @@ class Settings(BaseModel):
         urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
         passwords = [word for url in urls if (word := _password(url))]
         own = (self.client_secret, *self.signature_secrets, *self.webhook_secrets)
-        return (*(secret.get_secret_value() for secret in own), *passwords, *map(unquote, passwords))
+        others = [text for full, text in self.channel_settings if full.endswith(_SECRET_ENDINGS)]
+        return (*(secret.get_secret_value() for secret in own), *passwords, *map(unquote, passwords), *others)
 
 
 # Harmless values for what a command has no need of, so that a wrong one does not keep it from its work.
@@ -219,27 +243,29 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
         return Settings.model_validate(_UNNEEDED)
     given = gather(env, names=_fields(), secrets=_SECRETS)
     values, mistakes = dict(given.values), dict(given.mistakes)
+    warnings = () if ":" in values.get("channels", "") else given.warnings  # an outside channel has names of its own
     if need is Need.STORE:
         values = {**_UNNEEDED, **{name: text for name, text in values.items() if name == "database_url"}}
         mistakes = {full: why for full, why in mistakes.items() if full in _STORE_NAMES}
     settings = None
     try:
-        settings = Settings.model_validate({**values, "warnings": given.warnings})
+        others = given.others if need is Need.SERVE else ()
+        settings = Settings.model_validate({**values, "channel_settings": others, "warnings": warnings})
     except ValidationError as exc:
         for full, why in _mistakes(exc):
             if not {full, f"{full}_FILE"} & mistakes.keys():
                 mistakes[full] = why
     if settings is None or mistakes:
         lines = tuple(f"{full}: {why}" for full, why in mistakes.items())
-        raise SettingsError(lines, warnings=given.warnings)
-    if need is Need.SERVE and settings.allow_unsigned:
+        raise SettingsError(lines, warnings=warnings)
+    if need is Need.SERVE and not settings.signature_secrets:
         unsigned = f"{PREFIX}ALLOW_UNSIGNED: anybody who finds the callback address can send callbacks"
         settings = settings.model_copy(update={"warnings": (*settings.warnings, unsigned)})
     return settings
 
 
 def _fields() -> tuple[str, ...]:
-    return tuple(name for name in Settings.model_fields if name != "warnings")
+    return tuple(name for name in Settings.model_fields if name not in _NO_SETTINGS)
 
 
 def _mistakes(exc: ValidationError) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from service.delivery import Capture, Delivery, Entry, Send
+from service.money import in_units
 from service.record_json import time_text
 
 _GAP = "  "
@@ -107,12 +108,7 @@ def money(amount: int | None, currency: str | None) -> str:
     """Return an amount in minor units with its currency's own number of decimals, as `500.00 NOK`."""
     if amount is None:
         return "-"
-    from babel.numbers import get_currency_precision  # noqa: PLC0415  # slow to import, and only tables want it
-
-    decimals = get_currency_precision(currency or "")
-    units, rest = divmod(abs(amount), 10**decimals)
-    text = f"{'-' if amount < 0 else ''}{units}" + (f".{rest:0{decimals}d}" if decimals else "")
-    return f"{text} {currency or ''}".strip()
+    return f"{in_units(amount, currency or ''):f} {currency or ''}".strip()
 
 
 def _moment(at: datetime) -> str:

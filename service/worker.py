@@ -1,7 +1,7 @@
 """Claims due deliveries, runs a pass over each, saves what came of it; slots, leases and the graceful stop."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ from service.pipeline import Passed, Pipeline
 POISONED_AFTER = 5
 SUSPECTS_EVERY = 30.0
 STRAYS_EVERY = 600.0
+ALONE_SECONDS = 20.0
 _log = structlog.get_logger()
 
 
@@ -62,6 +63,7 @@ class Worker:
         lease: float,
         stop_grace: float,
         poll: float = 1.0,
+        alone: float = ALONE_SECONDS,
     ) -> None:
         # Channels come first: what waits for one was put back by a pass that found no slot, and has waited longest.
         self._lanes = (*channels, PROVIDER_LANE)
@@ -75,12 +77,18 @@ class Worker:
         self._lease = lease
         self._stop_grace = stop_grace
         self._poll = poll
+        self._alone = alone
         self._in_hand: dict[asyncio.Task[None], Claim] = {}
         self._woken = asyncio.Event()
         self._more = False  # whether the last look left due work behind for want of slots
         self._suspects_at = clock.monotonic()
         self._adopted_at: float | None = None
+        self._looked_at: float | None = None
         self._stopping = asyncio.Event()
+
+    def quiet_for(self) -> float | None:
+        """Return the seconds since the last whole look for work; None when it does not run."""
+        return None if self._looked_at is None else self._clock.monotonic() - self._looked_at
 
     def wake(self) -> None:
         """Look for due work at once instead of at the next poll."""
@@ -109,11 +117,10 @@ class Worker:
         passes = 0
         await self._adopt_strays()
         while True:
-            suspects = await self._claim_suspect()
-            claimed = await self._claim_all() + suspects
-            if not claimed:
+            claimed = await self._claim_all()
+            if not claimed and await self._claim_suspect() is None:
                 return passes
-            passes += claimed
+            passes += claimed or 1
             await asyncio.gather(*self._in_hand)
 
     # --- taking work -------------------------------------------------------------------------------------------------
@@ -124,9 +131,10 @@ class Worker:
             await self._adopt_strays()
             busy = await self._claim_all()
             if not busy or self._clock.monotonic() - self._suspects_at > SUSPECTS_EVERY:
-                await self._claim_suspect()
+                await self._look_for_a_suspect()
+            self._looked_at = self._clock.monotonic()
         except StoreUnavailable as exc:
-            _log.warning("alarm.store_unavailable", reason=str(exc))
+            self._alarm("alarm.store_unavailable", reason=str(exc))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), self._poll)
 
@@ -137,7 +145,7 @@ class Worker:
             moved = await self._store.adopt(self._account_id, self._lanes)
             self._adopted_at = now
             if moved:
-                _log.info("worker.adopted", count=moved)
+                _log.info("service.adopted", count=moved)
 
     async def _claim_all(self) -> int:
         claimed, self._more = 0, False
@@ -153,38 +161,37 @@ class Worker:
             self._more |= len(claims) == free
         return claimed
 
-    async def _claim_suspect(self) -> int:
-        """Run a delivery whose last claim ended without a save on its own, in case it is what brought us down."""
+    async def _look_for_a_suspect(self) -> None:
+        """Run a delivery whose last claim ended without a save on its own, in case it is what brought us down.
+
+        Nothing else is claimed meanwhile, but not for long: a silent relay may keep it for minutes, and others are due.
+        """
+        running = await self._claim_suspect()
+        if running is None:
+            return
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({running, stopping}, timeout=2 * self._alone, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        self._woken.set()
+
+    async def _claim_suspect(self) -> asyncio.Task[None] | None:
         self._suspects_at = self._clock.monotonic()
         for lane in self._lanes:
             for claim in await self._store.claim(self._account_id, lane, 1, lease=self._lease, suspects=True):
-                await self._alone(claim, lane)
-                return 1
-        return 0
+                return self._start(claim, lane, after=list(self._in_hand))
+        return None
 
-    async def _alone(self, claim: Claim, lane: str) -> None:
-        """Wait for the others, the suspect's lease renewed with theirs, then run it; a stop does not wait for it."""
-        others = list(self._in_hand)
-
-        async def run() -> None:
-            if others:
-                await asyncio.wait(others)
-            self._slots.taken[lane] += 1
-            await self._handle(claim, lane)
-
-        running = self._keep(asyncio.create_task(run()), claim)
-        stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-
-    def _start(self, claim: Claim, lane: str) -> None:
+    def _start(self, claim: Claim, lane: str, *, after: Collection[asyncio.Task[None]] = ()) -> asyncio.Task[None]:
         self._slots.taken[lane] += 1
-        self._keep(asyncio.create_task(self._handle(claim, lane)), claim)
-
-    def _keep(self, task: asyncio.Task[None], claim: Claim) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._after(after, claim, lane) if after else self._handle(claim, lane))
         self._in_hand[task] = claim
         task.add_done_callback(self._done)
         return task
+
+    async def _after(self, others: Collection[asyncio.Task[None]], claim: Claim, lane: str) -> None:
+        """Give what is in hand a moment to end first; the lease is renewed meanwhile with theirs."""
+        await asyncio.wait(others, timeout=self._alone)
+        await self._handle(claim, lane)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._in_hand[task]
@@ -212,11 +219,11 @@ class Worker:
             await self._store.save(claim, passed.delivery, passed.schedule, passed.entries)
             self._more |= passed.schedule.due_in == 0
         except LeaseLost:
-            _log.warning("alarm.lease_lost", transaction_id=claim.delivery.transaction_id)
+            self._alarm("alarm.lease_lost", transaction_id=claim.delivery.transaction_id)
         except StoreUnavailable as exc:
-            _log.warning("alarm.store_unavailable", transaction_id=claim.delivery.transaction_id, reason=str(exc))
+            self._alarm("alarm.store_unavailable", transaction_id=claim.delivery.transaction_id, reason=str(exc))
         except Exception:  # noqa: BLE001 - a bug in saving: logged whole, and the lease bounds how often it can come again
-            _log.exception("alarm.unexpected_error", transaction_id=claim.delivery.transaction_id)
+            self._unexpected(claim)
         finally:
             self._slots.taken[at] -= 1
 
@@ -229,24 +236,45 @@ class Worker:
             raise
         except Exception as exc:  # noqa: BLE001
             # A bug: its traceback goes to the log, and the delivery gets a bounded number of further chances.
-            name = type(exc).__name__
-            _log.exception("alarm.unexpected_error", transaction_id=claim.delivery.transaction_id)
-            self._metrics.alarm("alarm.unexpected_error")
-            errors = claim.delivery.errors + 1
-            if errors >= POISONED_AFTER:
-                return self._failed(claim, f"{errors} unexpected errors in a row, the last a {name}")
-            delay = self._rules.retry_delays[min(errors - 1, len(self._rules.retry_delays) - 1)]
-            again = replace(claim.delivery, errors=errors, reason=f"unexpected error: {name}")
-            return Passed(delivery=again, schedule=Schedule(due_in=delay), entries=())
+            self._unexpected(claim)
+            return self._after_error(claim, type(exc).__name__)
+
+    def _after_error(self, claim: Claim, name: str) -> Passed:
+        errors = claim.delivery.errors + 1
+        if errors >= POISONED_AFTER:
+            return self._failed(claim, f"{errors} unexpected errors in a row, the last a {name}")
+        delay = self._rules.retry_delays[min(errors - 1, len(self._rules.retry_delays) - 1)]
+        again = replace(claim.delivery, errors=errors)
+        if again.outcome is Outcome.OPEN:
+            again = replace(again, reason=f"unexpected error: {name}")
+        return Passed(delivery=again, schedule=Schedule(due_in=delay), entries=())
 
     def _failed(self, claim: Claim, reason: str) -> Passed:
+        """Give up for a person to look; what was closed, and only looked at again, stays what it is."""
         now = self._clock.now()
-        delivery = replace(claim.delivery, outcome=Outcome.FAILED, reason=reason, closed_at=now)
+        delivery = claim.delivery
+        if delivery.outcome is Outcome.OPEN:
+            delivery = replace(delivery, outcome=Outcome.FAILED, reason=reason, closed_at=now)
+            self._metrics.closed(Outcome.FAILED)
+            _log.info(
+                "delivery.closed",
+                transaction_id=delivery.transaction_id,
+                attempt=delivery.attempt,
+                outcome=Outcome.FAILED,
+                reason=reason,
+            )
         entry = Entry(at=now, step=Step.CLOSE, result=Result.REFUSED, detail=reason)
-        self._metrics.closed(Outcome.FAILED)
-        self._metrics.alarm("alarm.failed")
-        _log.warning("alarm.failed", transaction_id=delivery.transaction_id, attempt=delivery.attempt, reason=reason)
+        self._alarm("alarm.failed", transaction_id=delivery.transaction_id, reason=reason)
         return Passed(delivery=delivery, schedule=Schedule(due_in=None), entries=(entry,))
+
+    def _alarm(self, name: str, **details: object) -> None:
+        self._metrics.alarm(name)
+        _log.warning(name, **details)
+
+    def _unexpected(self, claim: Claim) -> None:
+        """Report a bug; only called while its exception is handled."""
+        self._metrics.alarm("alarm.unexpected_error")
+        _log.exception("alarm.unexpected_error", transaction_id=claim.delivery.transaction_id)
 
     # --- leases and the end ------------------------------------------------------------------------------------------
 
@@ -260,7 +288,7 @@ class Worker:
                 await self._store.renew(claims, lease=self._lease)
             except StoreUnavailable as exc:
                 # Who cannot renew starts no new effect: the store itself refuses an intent whose lease has run out.
-                _log.warning("alarm.store_unavailable", reason=str(exc))
+                self._alarm("alarm.store_unavailable", reason=str(exc))
 
     async def _finish(self) -> None:
         if self._in_hand:

@@ -4,7 +4,7 @@ import asyncio
 import email
 import email.policy
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from random import Random
@@ -107,18 +107,24 @@ def attachment(message: EmailMessage) -> bytes:
 
 @asynccontextmanager
 async def open_stage(
-    database_url: str, *, personality: Personality = "current", settings: dict[str, str] | None = None, **options: Any
+    database_url: str,
+    *,
+    personality: Personality = "current",
+    settings: dict[str, str] | None = None,
+    path: str = "",
+    **options: Any,
 ) -> AsyncIterator[Stage]:
-    """Open the stage; the worker does not run by itself, `settle` drains it."""
+    """Open the stage, with the service under a `path` of its host; the worker does not run, `settle` drains it."""
     clock = MovedClock()
-    sock = listen()
-    url = origin(sock)
     server = MailServer(clock=clock, random=Random(7))
-    async with (
-        open_provider(clock=clock, personality=personality, callback_schedule=(0.01,), **options) as running,
-        open_mail_server(server) as mail,
-    ):
-        env = environment(running, mail, public_url=url, database_url=database_url) | (settings or {})
+    async with AsyncExitStack() as stack:
+        sock = stack.enter_context(listen())
+        url = origin(sock)
+        opened = open_provider(clock=clock, personality=personality, callback_schedule=(0.01,), **options)
+        running = await stack.enter_async_context(opened)
+        mail = await stack.enter_async_context(open_mail_server(server))
+        env = environment(running, mail, public_url=url + path, database_url=database_url) | (settings or {})
         loaded = load_settings(env, need=Need.SERVE)
-        async with open_app(loaded, clock=clock, jitter=lambda: 0.5) as app, serving(app.public, sock):
-            yield Stage(clock=clock, running=running, mail=mail, app=app, url=url)
+        app = await stack.enter_async_context(open_app(loaded, clock=clock, jitter=lambda: 0.5))
+        await stack.enter_async_context(serving(app.public, sock))
+        yield Stage(clock=clock, running=running, mail=mail, app=app, url=url + path)

@@ -7,14 +7,16 @@ from pathlib import Path
 from random import Random
 from types import ModuleType
 
+import httpx2 as httpx
 import pytest
 
-from service.app import CannotStart, CheckResult, check
-from service.delivery import ChannelContext, Outcome, Request
+from service.app import CheckResult, check
+from service.delivery import ChannelContext, DeliveryFailure, Outcome, Request
 from service.serving import listen, origin
-from service.settings import Need, load_settings
+from service.settings import Need, SettingsError, load_settings
 from service.simulator.api import open_provider
 from service.simulator.mail import MailServer, open_mail_server
+from service.store import migrate as migrate_store
 from tests.fakes import FakeChannel, MovedClock
 from tests.stage import Stage, environment, open_stage
 
@@ -32,14 +34,42 @@ async def checked(tmp_path: Path, **changes: str) -> AsyncIterator[dict[str, Che
 
 
 async def test_check_tries_everything_and_says_what_is_wrong(tmp_path: Path) -> None:
+    migrate_store(f"sqlite:///{tmp_path}/d.db")
     async with checked(tmp_path) as results:
         assert [name for name, result in results.items() if result.ok] == [
-            "templates",
             "store",
             "token",
             "channel email",
+            "templates",
         ]
-        assert results["public URL"].detail
+        assert "DELIVERY_PUBLIC_URL" in results["public URL"].detail
+
+
+async def test_check_knows_its_own_public_address(tmp_path: Path) -> None:
+    async with open_stage(f"sqlite:///{tmp_path}/d.db", path="/bl%C3%A5b%C3%A6r") as stage:
+        assert await stage.app.payments.reach(f"{stage.url}/callback") == f"{stage.url}/callback leads here"
+        with pytest.raises(DeliveryFailure):
+            await stage.app.payments.reach(f"{stage.running.url}/transactions")
+
+
+async def test_check_leaves_a_record_that_is_not_there_alone(tmp_path: Path) -> None:
+    async with checked(tmp_path) as results:
+        assert not results["store"].ok
+        assert "migrate" in results["store"].detail
+    assert not (tmp_path / "d.db").exists()
+
+
+@pytest.mark.parametrize("path", ["/invoices", "/bl%C3%A5b%C3%A6r/%7Efaktura"])
+async def test_a_prefix_may_be_kept_by_the_proxy_or_stripped(tmp_path: Path, path: str) -> None:
+    async with open_stage(f"sqlite:///{tmp_path}/d.db", path=path) as stage:
+        kept = stage.sell()
+        await stage.settle()
+        assert (await stage.delivery(kept)).outcome is Outcome.COMPLETED
+        attempt = stage.running.caller.attempts[0]
+        stripped = attempt.url.replace(f"{path}/callback", "/callback")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.request(attempt.method, stripped, headers=attempt.headers)
+        assert answer.status_code == 200
 
 
 async def test_check_finds_a_wrong_secret_and_a_wrong_password(tmp_path: Path) -> None:
@@ -47,7 +77,9 @@ async def test_check_finds_a_wrong_secret_and_a_wrong_password(tmp_path: Path) -
     async with checked(tmp_path, **wrong) as results:
         assert not results["token"].ok
         assert "401" in results["token"].detail
+        assert "DELIVERY_CLIENT_SECRET" in results["token"].detail
         assert not results["channel email"].ok
+        assert "DELIVERY_SMTP_URL" in results["channel email"].detail
         assert "wr0ng" not in str(results)
 
 
@@ -158,7 +190,7 @@ async def test_a_wrong_template_is_found_at_start(tmp_path: Path) -> None:
         async with open_stage(f"sqlite:///{tmp_path}/d.db", settings={"DELIVERY_TEMPLATES_DIR": str(tmp_path)}):
             pass
     found = _leaf(raised.value)
-    assert isinstance(found, CannotStart)
+    assert isinstance(found, SettingsError)
     assert "invoice.txt" in str(found)
     assert "no_such_variable" in str(found)
 
@@ -167,3 +199,27 @@ def _leaf(raised: BaseException) -> BaseException:
     while isinstance(raised, BaseExceptionGroup):
         raised = raised.exceptions[0]
     return raised
+
+
+async def test_a_channel_that_cannot_open_is_one_line_of_check(tmp_path: Path) -> None:
+    async with checked(tmp_path, DELIVERY_CHANNELS="email,json:loads") as results:
+        assert results["channel email"].ok
+        assert "DELIVERY_CHANNELS: json:loads cannot be opened" in results["channel json:loads"].detail
+
+
+async def test_templates_of_ones_own_channel_are_tried_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def open_post(context: ChannelContext) -> AsyncIterator[FakeChannel]:
+        channel = FakeChannel()
+        channel.name, channel.template = "post", "post"
+        yield channel
+
+    module = ModuleType("letters")
+    module.open_post = open_post  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "letters", module)
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - as above
+        async with open_stage(f"sqlite:///{tmp_path}/d.db", settings={"DELIVERY_CHANNELS": "letters:open_post"}):
+            pass
+    assert "post/invoice.txt" in str(_leaf(raised.value))

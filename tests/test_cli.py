@@ -75,6 +75,8 @@ def test_the_version_is_one_line(tmp_path: Path) -> None:
         ("deliveries", "retry"),
         ("deliveries", "retry", "T1", "--outcome", "failed"),
         ("deliveries", "resend", "T1", "--to", "nobody"),
+        ("deliveries", "resend", "T1", "--to", "me@shop.local"),
+        ("deliveries", "resend", "T1", "--to", '"odd, local"@shop.example'),
         ("deliveries", "resend", "T1", "T2", "--to", "post@butikken.example"),
         ("deliveries", "resend", "--outcome", "failed", "--to", "post@butikken.example"),
         ("deliveries", "show", b"T\xff"),

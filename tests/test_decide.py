@@ -1,5 +1,6 @@
 """What comes next: the pure decisions, row by row."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from service.decide import (
     Deliver,
     Rules,
     StartCapture,
+    Told,
     Wait,
     by_content,
     by_ownership,
@@ -255,27 +257,41 @@ def test_a_wake_up_does_not_bring_a_send_forward() -> None:
 def test_a_capture_in_doubt_is_resolved_by_reading() -> None:
     lost = a_capture(Settled.UNCONFIRMED)
     ours = Collection(begun=True, begun_at=NOW, events=(an_event(success=True),))
-    told = resolve_capture(lost, a_transaction(collection=ours), RULES, NOW)
-    assert isinstance(told, Capture)
-    assert (told.outcome, told.event_id) == (Settled.ACCEPTED, "3")
-    waits = resolve_capture(lost, a_transaction(), RULES, NOW + timedelta(seconds=59))
+    told = resolve_capture(lost, a_transaction(collection=ours), (lost,), RULES, NOW)
+    assert isinstance(told, Told)
+    assert (told.capture.outcome, told.capture.event_id, told.then) == (Settled.ACCEPTED, "3", None)
+    waits = resolve_capture(lost, a_transaction(), (lost,), RULES, NOW + timedelta(seconds=59))
     assert isinstance(waits, Wait)
     assert waits.seconds == 1
-    gone = resolve_capture(lost, a_transaction(), RULES, NOW + timedelta(seconds=60))
-    assert isinstance(gone, Capture)
-    assert gone.outcome is Settled.REFUSED
+    gone = resolve_capture(lost, a_transaction(), (lost,), RULES, NOW + timedelta(seconds=60))
+    assert isinstance(gone, Told)
+    assert (gone.capture.outcome, gone.then) == (Settled.REFUSED, None)
 
 
 def test_a_capture_answered_by_202_waits_for_the_event_that_answers_it() -> None:
     pending = a_capture(Settled.PENDING, event_request_id="r-1")
     late = NOW + timedelta(days=3)
-    assert isinstance(resolve_capture(pending, a_transaction(), RULES, late), Wait)
+    assert isinstance(resolve_capture(pending, a_transaction(), (pending,), RULES, late), Wait)
     foreign = Collection(events=(an_event(success=False, reference="somebody"),))
-    assert isinstance(resolve_capture(pending, a_transaction(collection=foreign), RULES, late), Wait)
-    failed = Collection(events=(an_event(success=False, answers="r-1"),))
-    told = resolve_capture(pending, a_transaction(collection=failed), RULES, late)
-    assert isinstance(told, Capture)
-    assert (told.outcome, told.detail) == (Settled.REFUSED, "no")
+    assert isinstance(resolve_capture(pending, a_transaction(collection=foreign), (pending,), RULES, late), Wait)
+
+
+@pytest.mark.parametrize("outcome", [Settled.OPEN, Settled.UNCONFIRMED, Settled.PENDING])
+@pytest.mark.parametrize("retryable", [True, False])
+def test_an_own_event_that_failed_ends_the_capture_as_its_policy_says(outcome: Settled, *, retryable: bool) -> None:
+    capture = a_capture(outcome, event_request_id="r-1")
+    failed = replace(an_event(success=False, answers="r-1"), retryable=retryable, retry_after=700)
+    transaction = a_transaction(collection=Collection(events=(failed,)))
+    told = resolve_capture(capture, transaction, (capture,), RULES, NOW)
+    assert isinstance(told, Told)
+    assert (told.capture.outcome, told.capture.event_id) == (Settled.REFUSED, "3")
+    if retryable:
+        assert isinstance(told.then, Wait)
+        assert told.then.retry_after == 700
+    else:
+        assert told.then == Close(outcome=Outcome.FAILED, reason="the capture failed at Dintero: no")
+    known = (replace(capture, outcome=Settled.REFUSED, event_id="3"), capture)
+    assert isinstance(resolve_capture(capture, transaction, known, RULES, NOW), Wait)
 
 
 def test_the_schedule_repeats_its_last_delay_and_a_servers_word_only_lengthens() -> None:
@@ -304,5 +320,5 @@ def test_the_give_up_clock_stands_still_and_goes_on() -> None:
 
 def test_a_bad_document_is_fetched_once_through_the_schedule() -> None:
     wait = Wait(reason="not a PDF", document=True)
-    assert gives_up(a_delivery(postponed=2), wait, RULES, NOW, has_it=False) is None
-    assert gives_up(a_delivery(postponed=3), wait, RULES, NOW, has_it=False) == "not a PDF"
+    assert gives_up(a_delivery(bad_documents=2, postponed=9), wait, RULES, NOW, has_it=False) is None
+    assert gives_up(a_delivery(bad_documents=3), wait, RULES, NOW, has_it=False) == "not a PDF"

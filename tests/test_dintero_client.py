@@ -461,8 +461,12 @@ async def test_a_time_out_of_the_token_is_not_one_of_the_capture() -> None:
 
 async def test_reaching_an_address_of_our_own(provider: Scripted) -> None:
     reach: Callable[[str], Awaitable[str]] = provider.dintero.reach
-    provider.script.on("/livez", Reply(), Reply(status=503))
-    assert "answers" in await reach(f"{provider.server.url}/livez")
+    ours = Reply(status=401, body=b'{"error":"bad_signature"}')
+    theirs = Reply(status=401, body=b'{"error":{"message":"Unauthorized"}}')
+    provider.script.on("/callback", ours, theirs, Reply(status=404, body=b"{}"), Reply(body=b"<html>"))
+    url = f"{provider.server.url}/callback"
+    assert await reach(url) == f"{url} leads here"
     assert "authorization" not in provider.server.seen[-1].headers
-    assert isinstance(await failure(reach(f"{provider.server.url}/livez")), TransientFailure)
+    for _ in range(3):
+        assert isinstance(await failure(reach(url)), TransientFailure)
     assert isinstance(await failure(reach("nowhere")), PermanentFailure)

@@ -1,12 +1,13 @@
 """The commands that one types in a checkout, and the lock file that they rest on."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,35 @@ def test_each_part_is_complete_with_those_above(locked: dict[str, str]) -> None:
         here = [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
         missing += [f"{name} needs {need}" for need in here if canonicalize_name(need.name) not in locked]
     assert not missing
+
+
+# --- what is declared ------------------------------------------------------------------------------------------------
+
+NEVER_IMPORTED = {
+    "tzdata": "zoneinfo reads it where the machine has no time zones",
+}
+
+
+def imported() -> dict[str, set[str]]:
+    """Return the packages of others that the service imports, and the distributions that each may come from."""
+    names = set()
+    for path in (REPOSITORY / "service").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    known = packages_distributions()
+    foreign = names - sys.stdlib_module_names - {"service"}
+    return {name: {canonicalize_name(found) for found in known.get(name, ())} for name in foreign}
+
+
+def test_what_is_declared_is_imported_and_the_other_way_round() -> None:
+    """What another package brings along today may be gone tomorrow, and what nobody imports need not be installed."""
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    used = imported()
+    assert not {name: found for name, found in used.items() if not found & declared}
+    assert declared - set().union(*used.values()) == set(NEVER_IMPORTED)
 
 
 # --- make ------------------------------------------------------------------------------------------------------------

@@ -20,38 +20,42 @@ MAY: dict[str, set[str]] = {
     "delivery": set(),
     "privacy": set(),
     # small things that several parts stand on
+    "addresses": NOUNS,
     "clock": NOUNS,
     "log": {"privacy"},
     "metrics": NOUNS,
+    "money": set(),
+    "png": set(),
     "record_json": NOUNS,
     "serving": set(),
-    "terminal": {*NOUNS, "record_json"},
+    "template_files": set(),
+    "terminal": {*NOUNS, "money", "record_json"},
     # the core
     "capture": NOUNS,
     "decide": NOUNS,
     "pipeline": {*NOUNS, "capture", "decide", "metrics"},
     "worker": {*NOUNS, "decide", "metrics", "pipeline"},
     # adapters: never each other, never the settings
-    "channels": NOUNS,
+    "channels": {*NOUNS, "addresses"},
     "dintero": NOUNS,
     "pdf": {*NOUNS, "pdf_child"},
     "pdf_child": set(),  # it runs where a hostile document can do no harm, and should know nothing
-    "render": NOUNS,
+    "render": {*NOUNS, "money", "png", "template_files"},
     "store": NOUNS,
     "web": {*NOUNS, "metrics"},
     # settings know the channels' table and the form of their addresses, to judge them before anything is opened
     "setting_sources": set(),
-    "setting_values": {*NOUNS, "channels", "channels.smtp_url"},
-    "settings": {*NOUNS, "setting_sources", "setting_values"},
+    "setting_values": {*NOUNS, "addresses", "channels", "channels.smtp_url", "png"},
+    "settings": {*NOUNS, "setting_sources", "setting_values", "template_files"},
     # a program of its own; it signs as the provider does, in the one place that knows how
-    "simulator": {*NOUNS, "clock", "dintero.callback", "serving"},
+    "simulator": {*NOUNS, "clock", "dintero.callback", "money", "serving"},
     "app": {
         *NOUNS,
         *("clock", "decide", "metrics", "pdf", "pipeline", "record_json", "serving", "settings", "worker"),
         *("channels.*", "dintero.*", "render.*", "store.*", "web.*"),
     },
     "cli": {*NOUNS, "app", "cli_deliveries", "cli_frame", "log", "settings", "simulator.*", "terminal"},
-    "cli_deliveries": {*NOUNS, "app", "cli_frame", "record_json", "setting_values", "settings", "terminal"},
+    "cli_deliveries": {*NOUNS, "addresses", "app", "cli_frame", "record_json", "settings", "terminal"},
     "cli_frame": {*NOUNS, "app", "log", "settings"},
     "__main__": {"cli"},
 }
@@ -62,15 +66,15 @@ HOMES = {
     "alembic": {"store"},
     "click": {"cli", "cli_frame", "cli_deliveries"},
     "css_inline": {"render"},
+    "dotenv": {"setting_sources"},
+    "email_validator": {"addresses"},
     "fpdf": {"simulator"},
     "httpx": set[str](),
     "httpx2": {"dintero", "simulator"},
     "jinja2": {"render", "simulator"},
-    "phonenumbers": {"channels"},
     "prometheus_client": {"metrics"},
     "psycopg": {"store"},
     "pydantic": {"settings"},
-    "pydantic_settings": {"settings"},
     "pypdf": {"pdf_child"},
     "requests": set[str](),
     "smtplib": set[str](),
@@ -245,3 +249,25 @@ def test_help_imports_only_what_it_needs() -> None:
     """So that `--help` is there at once: no database, no web server, no simulator."""
     slow = {"sqlalchemy", "alembic", "uvicorn", "starlette", "httpx2", "babel", "jinja2", "pypdf", "fpdf", "psycopg"}
     assert not started("--help") & {*slow, "pydantic", "service.app", "service.simulator"}
+
+
+LISTING = """
+import sys
+from service.settings import Need, load_settings
+from service.terminal import money
+load_settings({}, need=Need.STORE)
+assert money(50000, "RSD") == "500.00 RSD"
+print(*sys.modules)
+"""
+
+
+def test_settings_and_tables_need_no_languages() -> None:
+    """A listing is quick: languages, addresses and hosts take long to import, and it has none of them to judge."""
+    done = subprocess.run(
+        [sys.executable, "-c", LISTING],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not set(done.stdout.split()) & {"babel", "email_validator", "idna", "jinja2"}

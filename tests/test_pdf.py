@@ -143,15 +143,31 @@ async def test_a_document_that_never_ends_costs_a_child(inspector: PdfInspector)
     assert await inspector.inspect(document()) == 1
 
 
-async def test_a_child_that_breaks_costs_its_document_only(inspector: PdfInspector) -> None:
+async def test_a_child_that_breaks_over_a_second_document_is_not_that_ones_fault(inspector: PdfInspector) -> None:
     await inspector.inspect(document())
     (child,) = inspector._all
     child.send_signal(signal.SIGSTOP)
-    asked = asyncio.create_task(problem(inspector, document()))
+    asked = asyncio.create_task(inspector.inspect(document(2)))
     await asyncio.sleep(0)
     child.send_signal(signal.SIGXCPU)  # what the limit of the processor sends
     child.send_signal(signal.SIGCONT)
-    assert "breaks the process" in await asked
+    assert await asked == 2
+    assert child not in inspector._all
+    assert len(inspector._all) == 1
+
+
+async def test_a_document_that_breaks_a_fresh_child_is_at_fault() -> None:
+    too_large = bytes(150 * 1024 * 1024)
+    async with open_inspector(limits=Limits(memory=100 * 1024 * 1024)) as inspector:
+        assert "breaks the process" in await problem(inspector, too_large)
+        assert await inspector.inspect(document()) == 1
+        assert "breaks the process" in await problem(inspector, too_large)
+        assert not inspector._all
+
+
+async def test_a_child_that_met_a_hostile_document_sees_no_other(inspector: PdfInspector) -> None:
+    assert "cannot be opened" in await problem(inspector, b"%PDF-1.7\n%%EOF\n")
+    assert not inspector._all
     assert await inspector.inspect(document()) == 1
 
 
@@ -170,7 +186,7 @@ async def test_memory_is_limited() -> None:
     async with open_inspector(limits=Limits(memory=100 * 1024 * 1024)) as inspector:
         assert await inspector.inspect(document()) == 1
         assert await problem(inspector, many)
-        assert "breaks the process" in await problem(inspector, bytes(150 * 1024 * 1024))
+        assert not inspector._all  # what it left of the memory would fail the next one
         assert await inspector.inspect(document()) == 1
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.decide import Rules
 from service.delivery import (
@@ -14,10 +15,13 @@ from service.delivery import (
     BadDocument,
     CaptureAnswer,
     CaptureOrder,
+    ChannelFinding,
     Collection,
     CommitInDoubt,
     Composed,
+    DecidedBy,
     Delivery,
+    Line,
     Outcome,
     Party,
     PermanentFailure,
@@ -31,6 +35,7 @@ from service.delivery import (
     Step,
     Store,
     StoreUnavailable,
+    Transaction,
     TransientFailure,
     UnconfirmedFailure,
 )
@@ -71,7 +76,7 @@ class Bench:
     renderer: FakeRenderer
     rules: Rules = RULES
 
-    def worker(self) -> Worker:
+    def worker(self, *, stop_grace: float = 5, alone: float = 20) -> Worker:
         metrics = Metrics()
         pipeline = Pipeline(
             store=self.store,
@@ -94,7 +99,8 @@ class Bench:
             channels=(self.channel.name,),
             concurrency=4,
             lease=60,
-            stop_grace=5,
+            stop_grace=stop_grace,
+            alone=alone,
         )
 
     async def arrive(self, transaction_id: str = ID, *, event: bool = False) -> None:
@@ -666,3 +672,216 @@ async def test_deliveries_that_wait_for_a_slow_relay_do_not_stop_captures(bench:
     await running
     assert len(bench.channel.sent) == 21
     assert most == 4
+
+
+async def hold(bench: Bench) -> None:
+    """Let a transaction be on hold for so long that the schedule is at its end, and then go on."""
+    bench.payments.change(ID, standing=Standing.HELD, status="ON_HOLD")
+    await bench.arrive()
+    for _ in range(5):
+        await bench.work(after=301)
+    bench.payments.change(ID, standing=Standing.AUTHORIZED, status="AUTHORIZED")
+
+
+async def test_waiting_for_others_leaves_our_own_schedule_unused(bench: Bench) -> None:
+    await hold(bench)
+    bench.payments.plan["invoice"] = [BadDocument("not a PDF")]
+    assert (await bench.work(after=301)).reason == "not a PDF"
+    bench.channel.plan = [TransientFailure("451 greylisted")]
+    assert (await bench.work(after=61)).attempt == 1
+    assert (await bench.work(after=301)).outcome is Outcome.COMPLETED
+
+
+async def test_the_first_refusal_after_a_hold_waits_the_first_delay(bench: Bench) -> None:
+    await hold(bench)
+    bench.channel.plan = [TransientFailure("451 greylisted")]
+    assert (await bench.work(after=301)).attempt == 1
+    assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+
+
+async def test_wake_ups_do_not_use_the_schedule_up(bench: Bench) -> None:
+    bench.payments.plan["invoice"] = [BadDocument("not a PDF")] * 5
+    await bench.arrive()
+    await bench.work()
+    for _ in range(3):
+        await bench.arrive()
+        delivery = await bench.work(after=1)
+    assert (delivery.outcome, delivery.postponed) == (Outcome.OPEN, 1)
+    assert (await bench.work(after=61)).outcome is Outcome.OPEN
+    assert (await bench.work(after=301)).outcome is Outcome.COMPLETED
+
+
+async def test_a_202_that_fails_for_good_is_not_asked_for_again(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [lambda: CaptureAnswer(event_request_id="req-1")]
+    await bench.arrive()
+    await bench.work()
+    bench.payments.begin(ID, None, success=False, answers="req-1", retryable=False, error="blocked")
+    done = await bench.work(after=61)
+    assert (done.outcome, done.reason) == (Outcome.FAILED, "the capture failed at Dintero: blocked")
+    assert len(bench.payments.captures) == 1
+
+
+async def test_a_202_that_fails_for_now_is_asked_for_again_later(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [lambda: CaptureAnswer(event_request_id="req-1")]
+    await bench.arrive()
+    await bench.work()
+    bench.payments.begin(ID, None, success=False, answers="req-1", retry_after=500, error="busy")
+    assert (await bench.work(after=61)).outcome is Outcome.OPEN
+    assert (await bench.work(after=490)).outcome is Outcome.OPEN
+    assert len(bench.payments.captures) == 1
+    assert (await bench.work(after=11)).outcome is Outcome.COMPLETED
+
+
+async def test_by_amount_alone_is_told_also_when_the_answer_was_lost(bench: Bench) -> None:
+    def happened() -> object:
+        bench.payments.begin(ID, f"{ID}:invoice")
+        raise UnconfirmedFailure("no answer")
+
+    bench.payments.change(ID, lines=(Line(line_id="1", amount=1),))
+    bench.payments.plan["capture"] = [happened]
+    await bench.arrive()
+    await bench.work()
+    with capture_logs() as lines:
+        assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+    (capture,) = await bench.store.captures(ID)
+    assert "by amount alone" in (capture.detail or "")
+    captured = [line for line in lines if line["event"] == "delivery.captured"]
+    assert [line["result"] for line in captured] == ["accepted"]
+
+
+async def test_a_bug_met_when_looking_again_leaves_a_completed_delivery_as_it_is(bench: Bench) -> None:
+    await bench.arrive()
+    done = await bench.work()
+    bench.payments.plan["read"] = [ZeroDivisionError("a bug")] * 9
+    await bench.arrive(event=True)
+    for _ in range(6):
+        seen = await bench.work(after=301)
+    assert (seen.outcome, seen.reason, seen.closed_at, seen.due_at) == (done.outcome, None, done.closed_at, None)
+
+
+async def test_an_acceptance_that_becomes_known_late_stops_the_repeat(bench: Bench) -> None:
+    bench.channel.plan = [UnconfirmedFailure("lost")]
+    await bench.arrive()
+    await bench.work()
+    (first,) = await bench.store.sends(ID)
+    entered = asyncio.Event()
+    told = asyncio.Event()
+    real = bench.payments.invoice
+
+    async def slow(url: str) -> bytes:
+        entered.set()
+        await told.wait()
+        return await real(url)
+
+    bench.payments.invoice = slow  # type: ignore[method-assign]
+    working = asyncio.create_task(bench.work(after=901))
+    await entered.wait()
+    accepted = replace(first, outcome=Settled.ACCEPTED, answer="250", proof=Proof.RELAY, settled_at=bench.clock.now())
+    await bench.store.settle_send(accepted, ())
+    told.set()
+    done = await working
+    assert (done.outcome, done.progress) == (Outcome.COMPLETED, ("delivered", "captured"))
+    assert bench.channel.sent == []
+
+
+async def test_stopping_does_not_wait_for_a_store_that_is_away(bench: Bench) -> None:
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    bench.store.settle_send = away  # type: ignore[method-assign,assignment]
+    bench.clock.sleep = asyncio.sleep  # type: ignore[method-assign,assignment]
+    await bench.arrive()
+    worker = bench.worker(stop_grace=0.2)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(10):
+        while not bench.channel.sent:
+            await asyncio.sleep(0.01)
+        worker.stop()
+        await running
+
+
+async def test_a_suspect_does_not_hold_up_the_others(bench: Bench) -> None:
+    await bench.arrive()
+    await bench.store.claim(ACCOUNT, "provider", 1, lease=60, suspects=False)
+    bench.clock.advance(61)
+    reached, released = asyncio.Event(), asyncio.Event()
+    real = bench.channel.send
+
+    async def silent_first(composed: Composed) -> Receipt:
+        if not reached.is_set():
+            reached.set()
+            await released.wait()
+        return await real(composed)
+
+    bench.channel.send = silent_first  # type: ignore[method-assign]
+    worker = bench.worker(alone=0.05)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        await reached.wait()
+        bench.payments.add(a_transaction(f"{ACCOUNT}.b"))
+        await bench.arrive(f"{ACCOUNT}.b")
+        while (await bench.delivery(f"{ACCOUNT}.b")).outcome is not Outcome.COMPLETED:
+            await asyncio.sleep(0.02)
+        released.set()
+        worker.stop()
+        await running
+    assert (await bench.delivery()).outcome is Outcome.COMPLETED
+
+
+async def test_a_changed_address_or_owner_is_seen_before_the_send(bench: Bench) -> None:
+    def slow() -> object:
+        bench.clock.advance(31)
+        kravia = (ChannelFinding(level=DecidedBy.TRANSACTION, value="kravia"),)
+        bench.payments.change(ID, findings=kravia)
+        return None
+
+    bench.payments.plan["invoice"] = [slow]
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.SKIPPED
+    assert bench.channel.sent == []
+
+
+async def test_a_resend_is_no_copy_when_nothing_ever_arrived(bench: Bench) -> None:
+    bench.channel.plan = [PermanentFailure("550 no such user")]
+    await bench.arrive()
+    await bench.work()
+    await bench.store.resend(ID, Request(by="kari", at=bench.clock.now(), to="new@nordmann.example"))
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+    assert b"again" not in bench.channel.sent[0].content
+    await bench.store.resend(ID, Request(by="kari", at=bench.clock.now()))
+    await bench.work()
+    assert b"again" in bench.channel.sent[1].content
+
+
+async def test_a_duplicate_during_the_first_look_brings_no_alarm_and_keeps_the_second_look(bench: Bench) -> None:
+    real = bench.payments.read
+
+    async def overtaken(transaction_id: str) -> Transaction:
+        bench.payments.read = real  # type: ignore[method-assign]
+        await bench.arrive()
+        return await real(transaction_id)
+
+    bench.payments.change(ID, findings=())
+    bench.payments.read = overtaken  # type: ignore[method-assign]
+    await bench.arrive()
+    skipped = await bench.work()
+    assert skipped.outcome is Outcome.SKIPPED
+    assert skipped.due_at is not None
+    assert not any("nobody delivers" in (entry.detail or "") for entry in await bench.store.history(ID))
+    assert (await bench.work(after=3601)).due_at is None
+    assert "nobody delivers" in ((await bench.store.history(ID))[-1].detail or "")
+
+
+async def test_a_cancel_while_the_mail_is_under_way_says_that_the_customer_has_it(bench: Bench) -> None:
+    real = bench.channel.send
+
+    async def overtaken(composed: Composed) -> Receipt:
+        await bench.store.cancel(ID, Request(by="kari", at=bench.clock.now(), reason="wrong customer"))
+        return await real(composed)
+
+    bench.channel.send = overtaken  # type: ignore[method-assign]
+    await bench.arrive()
+    done = await bench.work()
+    assert (done.outcome, done.progress) == (Outcome.CANCELLED, ("delivered",))
+    assert "the customer has the invoice" in (done.reason or "")
+    assert bench.payments.captures == []

@@ -16,6 +16,7 @@ from service.delivery import Brand, Message, Party, PermanentFailure, Purpose, R
 from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.render.colors import DARK_CARD, contrast, edge, ink, ink_dark, on_color
 from service.render.samples import BARE, FULL, HERE, THERE
+from tests.pictures import png
 
 OSLO = ZoneInfo("Europe/Oslo")
 BRAND = Brand(name="Nordlys")
@@ -123,7 +124,7 @@ def test_a_catalogue_can_be_overridden(tmp_path: Path) -> None:
 
 
 def test_a_locale_that_nobody_has_translated_is_found_at_start() -> None:
-    with pytest.raises(TemplateError, match=r"LOCALE is 'fr', but there is no locales/fr\.po"):
+    with pytest.raises(TemplateError, match=r"DELIVERY_LOCALE: there is no locales/fr\.po"):
         opened(locale="fr")
 
 
@@ -279,11 +280,62 @@ def test_any_text_can_be_rendered_and_encoded(renderer: TemplateRenderer, text: 
         (Party(first_name="You won! http://bad.example"), "Hei"),
         (Party(first_name="see www.bad.example"), "Hei"),
         (Party(first_name="mail me@bad.example"), "Hei"),
+        (Party(first_name="evil.example/vinn"), "Hei"),
+        (Party(first_name="Vinn", last_name="på evil.example"), "Hei"),
+        (Party(business_name="bit\u3002ly/x"), "Hei"),
+        (Party(business_name="тест.рф"), "Hei"),
+        (Party(business_name="evil.xn--p1ai"), "Hei"),
+        (Party(business_name="10.1.2.3/vinn"), "Hei"),
+        (Party(business_name="tel:+4740000001"), "Hei"),
+        (Party(business_name="J. R. Hansen A.S."), "Hei, J. R. Hansen A.S."),
+        (Party(business_name="St. Hansen & Co. 1.2"), "Hei, St. Hansen & Co. 1.2"),
         (Party(business_name="N" * 500), "Hei, " + "N" * 99 + "…"),
     ],
 )
 def test_the_greeting(renderer: TemplateRenderer, party: Party | None, greeting: str) -> None:
     assert mail(renderer, replace(BARE, billing=party)).text.split("\n")[0] == greeting
+
+
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [
+        ("PO 4711 / v. 2.1", "PO 4711 / v. 2.1"),
+        ("evil.example/vinn-en-million", None),
+        ("https://evil.example", None),
+        ("me@evil.example", None),
+        ("www.evil", None),
+        ("P" * 500, "P" * 79 + "…"),
+        ("P" * 80, "P" * 80),
+        (" \n", None),
+    ],
+)
+def test_the_customers_own_reference_is_bounded_and_no_link(
+    renderer: TemplateRenderer, reference: str, shown: str | None
+) -> None:
+    message = mail(renderer, replace(FULL, billing=Party(country="NO", customer_reference=reference)))
+    found = [line for line in message.text.splitlines() if line.startswith("Deres referanse")]
+    assert found == ([f"Deres referanse: {shown}"] if shown else [])
+    assert ("Deres referanse" in str(message.html)) is bool(shown)
+    assert "evil" not in message.text + str(message.html)
+
+
+@pytest.mark.parametrize(
+    ("product", "label"),
+    [
+        ("kravia.invoice_b2b", "Deres referanse"),
+        ("kravia.invoice_b2b_grouped", "Deres referanse"),
+        ("kravia.invoice_b2c", "Din referanse"),
+    ],
+)
+def test_a_person_is_not_addressed_as_a_company(renderer: TemplateRenderer, product: str, label: str) -> None:
+    message = mail(renderer, replace(FULL, product_type=product))
+    assert f"\n{label}: PO 4711\n" in message.text
+    assert label in str(message.html)
+    assert "Your reference: PO 4711" in mail(renderer, from_gb(product)).text
+
+
+def from_gb(product: str) -> Transaction:
+    return replace(FULL, product_type=product, billing=Party(country="GB", customer_reference="PO 4711"))
 
 
 @pytest.mark.parametrize(
@@ -334,14 +386,14 @@ def test_the_brand_is_shown_and_cannot_inject() -> None:
     assert "color: #000000" in html
 
 
-@pytest.mark.parametrize("logo", [b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + bytes(40)])
+@pytest.mark.parametrize("logo", [b"GIF89a", png(1, 1)[:8], png(1, 1)[:33], png(0, 1), png(5001, 1)])
 def test_a_logo_that_is_no_picture_is_found_at_start(logo: bytes) -> None:
-    with pytest.raises(TemplateError, match="BRAND_LOGO"):
+    with pytest.raises(TemplateError, match="DELIVERY_BRAND_LOGO: must be"):
         opened(brand=replace(BRAND, logo=logo))
 
 
 def test_a_colour_that_is_none_is_found_at_start() -> None:
-    with pytest.raises(TemplateError, match="BRAND_COLOR"):
+    with pytest.raises(TemplateError, match="DELIVERY_BRAND_COLOR: must be"):
         opened(brand=replace(BRAND, color="red; background: url(x)"))
 
 
@@ -397,7 +449,7 @@ def test_a_template_that_is_not_text_is_found_at_start(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_found_at_start(tmp_path: Path) -> None:
-    with pytest.raises(TemplateError, match="TEMPLATES_DIR"):
+    with pytest.raises(TemplateError, match="DELIVERY_TEMPLATES_DIR: there"):
         opened(templates=tmp_path / "gone")
 
 

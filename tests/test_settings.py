@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.addresses import usable_address
 from service.delivery import CaptureOrder, ChannelDefault, Mailbox
+from service.dintero.callback import signed_host
 from service.settings import Need, Redirect, Settings, SettingsError, load_settings, secret_names, setting_names
+from tests.pictures import chunk, png
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
+PNG = png(88, 24)
 GOOD = {
     "ACCOUNT_ID": "T12345678",
     "CLIENT_ID": "client",
@@ -163,10 +166,22 @@ def test_wrong_missing_and_contradictory_settings_come_together(tmp_path: Path) 
         ("PUBLIC_URL", "https://shop.example, http://shop.example"),
         ("PUBLIC_URL", "https://shop.example/#"),
         ("PUBLIC_URL", ","),
+        ("PUBLIC_URL", "https://.../"),
+        ("PUBLIC_URL", "https://xn--/"),
+        ("PUBLIC_URL", "https://xn--a.example"),
+        ("PUBLIC_URL", "https://-.example"),
+        ("PUBLIC_URL", "https://shop..example"),
+        ("PUBLIC_URL", "https://sho%70.example"),
+        ("PUBLIC_URL", "https://256.1.1.1"),
+        ("PUBLIC_URL", f"https://{'a' * 64}.example"),
+        ("PUBLIC_URL", "https://shop.example:0"),
+        ("PUBLIC_URL", "https://blå_bær.example"),
+        ("PUBLIC_URL", "https://shop.example/blåbær"),
         ("FILE_HOSTS", "*"),
         ("FILE_HOSTS", "https://files.example"),
         ("FILE_HOSTS", "files.example:443"),
         ("FILE_HOSTS", "fi*les.example"),
+        ("FILE_HOSTS", f"*.{'a.' * 127}example"),
         ("SIGNATURE_SECRETS", " , "),
         ("SIGNATURE_TOLERANCE", "0"),
         ("SIGNATURE_TOLERANCE", "-1"),
@@ -199,15 +214,21 @@ def test_wrong_missing_and_contradictory_settings_come_together(tmp_path: Path) 
         ("REDIRECT_TO", "a@butikken.example,b@butikken.example"),
         ("REDIRECT_TO", "a@butikken.example,99999999"),
         ("REDIRECT_TO", "+4799999999"),
+        ("REDIRECT_TO", "test@butikken.local"),
+        ("MAIL_FROM", "kåre@butikken.example"),
+        ("MAIL_FROM", '"odd, local"@butikken.example'),
         ("BRAND_COLOR", "blue"),
         ("BRAND_LOGO", "/nowhere/logo.png"),
         ("BRAND_WEBSITE", "butikken.example"),
         ("BRAND_WEBSITE", "javascript:alert(1)"),
+        ("BRAND_WEBSITE", "https://.../"),
         ("BRAND_SUPPORT_EMAIL", "butikken"),
         ("BRAND_NAME", "Butikken\nAS"),
         ("BRAND_NAME", "Butikken \udcff"),
         ("TEMPLATES_DIR", "/nowhere"),
         ("LOCALE", "norsk"),
+        ("LOCALE", "fr"),
+        ("LOCALE", "../nb"),
         ("TIMEZONE", "Oslo"),
         ("TIMEZONE", "Europe"),
         ("TIMEZONE", "../etc/passwd"),
@@ -319,6 +340,107 @@ def test_unknown_names_are_warned_about_with_what_was_meant() -> None:
     assert any("DELIVERY_SMTP_URL" in warning for warning in caught.value.warnings)
 
 
+def test_an_outside_channel_is_given_what_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{name}='{text}'" for name, text in env(CHANNELS="acme.post:open_post,email").items()]
+    (tmp_path / ".env").write_text("\n".join([*lines, "DELIVERY_POST_KEY='q7 $key'", "DELIVERY_POST_URL=a", "OTHER=1"]))
+    monkeypatch.chdir(tmp_path)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DELIVERY_POST_URL", "b")
+    monkeypatch.setenv("DELIVERY_POST_EMPTY", "")
+    settings = load_settings(need=Need.SERVE)
+    assert settings.channel_settings == (("DELIVERY_POST_KEY", "q7 $key"), ("DELIVERY_POST_URL", "b"))
+    assert "q7" not in repr(settings)
+    assert "q7" not in str(settings)
+    assert "q7 $key" in settings.secret_texts
+    assert "b" not in settings.secret_texts
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["POST_SECRET", "POST_TOKEN", "POST_KEY", "POST_PASSWORD"])
+def test_an_outside_channels_secrets_are_known(name: str) -> None:
+    assert "q7" in loaded(**{name: "q7"}).secret_texts
+    assert loaded(**{name: "\udcff\n"}).channel_settings == ((f"DELIVERY_{name}", "\udcff\n"),), "as it was given"
+
+
+@pytest.mark.parametrize("name", ["CHANNEL_SETTINGS", "WARNINGS"])
+def test_what_stands_beside_the_settings_cannot_be_set(name: str) -> None:
+    assert len(loaded(**{name: "x"}).warnings) == 1
+
+
+def test_a_language_needs_a_catalogue(tmp_path: Path) -> None:
+    for given_locale in ("nb", "nn", "no", "nb_NO", "EN", "en-GB"):
+        assert loaded(LOCALE=given_locale).locale == given_locale
+    assert mistakes(LOCALE="sv") == {
+        "DELIVERY_LOCALE": "must be a language that has a catalogue in locales/: en, nb",
+    }
+    (tmp_path / "locales").mkdir()
+    (tmp_path / "locales" / "sv.po").touch()
+    assert loaded(LOCALE="sv", TEMPLATES_DIR=str(tmp_path)).locale == "sv"
+    assert set(mistakes(LOCALE="sv", TEMPLATES_DIR="/nowhere")) == {"DELIVERY_TEMPLATES_DIR"}
+
+
+def test_wrong_pictures_and_languages_come_with_the_other_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "logo.png").write_bytes(PNG[:8])
+    found = mistakes(LOCALE="fr", BRAND_LOGO=str(tmp_path / "logo.png"), PUBLIC_URL="https://.../", CLIENT_ID=None)
+    assert set(found) == {f"DELIVERY_{name}" for name in ("LOCALE", "BRAND_LOGO", "PUBLIC_URL", "CLIENT_ID")}
+    assert "cut short" in found["DELIVERY_BRAND_LOGO"]
+
+
+def test_a_host_in_any_alphabet_is_what_is_signed() -> None:
+    settings = loaded(PUBLIC_URL="https://Blåbær.example:8443/a, https://xn--blbr-roah.example, https://[::1]:8443")
+    assert settings.public_url == (
+        "https://xn--blbr-roah.example:8443/a",
+        "https://xn--blbr-roah.example",
+        "https://[::1]:8443",
+    )
+    assert signed_host(settings.public_url[0]) == "xn--blbr-roah.example"
+
+
+ADDRESSES = [
+    *(
+        "kari@nordmann.example",
+        " Kari.N+1@Blåbær.example ",
+        "kari",
+        "kari@host",
+        "kari@nordmann.local",
+        "@",
+        "a@b@c.no",
+    ),
+    *(
+        "kåre@nordmann.example",
+        '"odd, local"@nordmann.example',
+        "kari@[10.0.0.1]",
+        "kari@nordmann.test",
+        "k" * 65 + "@x.no",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_settings_take_the_addresses_that_the_channel_takes(text: str) -> None:
+    usable = usable_address(text)
+    if usable is not None:
+        assert loaded(MAIL_BCC=text).mail_bcc == Mailbox(name="", address=usable)
+    else:
+        assert mistakes(MAIL_BCC=text)["DELIVERY_MAIL_BCC"].startswith("must be a mail address ")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kari@nordmann.local", "domain of the Internet"),
+        ("kari@host", "domain of the Internet"),
+        ("kåre@nordmann.example", "ASCII before the @"),
+        ('"odd, local"@nordmann.example', "without quotation marks"),
+        ("kari", "such as name@example.com"),
+        ("kari@", "such as name@example.com"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said(text: str, words: str) -> None:
+    assert words in mistakes(MAIL_BCC=text)["DELIVERY_MAIL_BCC"]
+
+
 def test_mail_settings_are_required_for_mail_only() -> None:
     assert set(mistakes(SMTP_URL=None, MAIL_FROM=None)) == {"DELIVERY_SMTP_URL", "DELIVERY_MAIL_FROM"}
     assert loaded(SMTP_URL=None, MAIL_FROM=None, CHANNELS="shop.paper:open").smtp_url is None
@@ -340,6 +462,7 @@ def test_only_a_test_account_may_go_unsigned() -> None:
     settings = loaded(SIGNATURE_SECRETS=None, ALLOW_UNSIGNED="true")
     assert (settings.allow_unsigned, settings.signature_secrets) == (True, ())
     assert any("ALLOW_UNSIGNED" in warning for warning in settings.warnings)
+    assert loaded(ALLOW_UNSIGNED="true").warnings == (), "with a secret nobody else can call"
     found = mistakes(ACCOUNT_ID="P12345678", REDIRECT_TO=None, SIGNATURE_SECRETS=None, ALLOW_UNSIGNED="true")
     assert "DELIVERY_ALLOW_UNSIGNED" in found
 
@@ -349,6 +472,15 @@ def test_a_logo_is_a_png_of_bearable_size(tmp_path: Path) -> None:
     for content, good in [
         (PNG, True),
         (b"GIF89a" + bytes(64), False),
+        (PNG[:8], False),
+        (PNG[:33], False),
+        (PNG[:-1], False),
+        (PNG[:8] + PNG[33:], False),
+        (PNG.replace(b"IDAT", b"IDAX"), False),
+        (PNG[:45] + b"?" + PNG[46:], False),
+        (PNG[:8] + chunk(b"IHDR", bytes(13)) + PNG[33:], False),
+        (png(5000, 5000), True),
+        (png(5001, 1), False),
         (PNG + bytes(512 * 1024 - len(PNG)), True),
         (PNG + bytes(512 * 1024 - len(PNG) + 1), False),
     ]:

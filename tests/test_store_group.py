@@ -11,12 +11,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import OperationalError
 
 from service.delivery import CommitInDoubt, Outcome, Received, Schedule, StoreUnavailable
 from service.store import SqlStore, open_store
+from service.store.book import Book
+from service.store.errors import RowLocked
 from service.store.tables import deliveries
+from service.store.writer import Write
 from tests.conftest import emptied
 from tests.fakes import MovedClock
 from tests.store_values import (
@@ -174,6 +177,70 @@ async def _waits(store: SqlStore) -> bool:
     return await asyncio.to_thread(waiting)
 
 
+# --- a row that another holds ---------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_another_holds_costs_its_own_callers_only(postgres_database: str, clock: MovedClock) -> None:
+    emptied(postgres_database)
+    async with open_store(postgres_database, clock=clock) as store:
+        await store.receive(arrival("a"))
+        with psycopg.connect(postgres_database) as frozen:
+            frozen.execute("SELECT 1 FROM deliveries WHERE id = %s FOR UPDATE", (arrival("a").transaction_id,))
+            async with asyncio.timeout(8):  # two waits for the row: the group's, and its own
+                answers = await together(
+                    store,
+                    *(store.receive(arrival("a")) for _ in range(5)),
+                    store.receive(arrival("b")),
+                    store.ping(),
+                    store.claim(ACCOUNT, "provider", 10, lease=60, suspects=False),
+                )
+        assert [type(answer) for answer in answers[:5]] == [RowLocked] * 5
+        assert all(isinstance(answer, StoreUnavailable) for answer in answers[:5])
+        assert answers[5:7] == [Received.NEW, None]
+        assert [claim.delivery.id for claim in answers[7]] == [arrival("b").transaction_id]
+        assert await store.receive(arrival("a")) is Received.WOKEN
+
+
+async def test_a_transaction_is_bounded_and_its_connection_is_not(postgres_database: str, clock: MovedClock) -> None:
+    """What is said for a connection would stay with a pooler's, and be another program's."""
+    names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+
+    def bounds(book_or_connection: Book | Connection) -> list[str]:
+        connection = book_or_connection.connection if isinstance(book_or_connection, Book) else book_or_connection
+        return [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
+
+    async with open_store(postgres_database, clock=clock) as store:
+        assert await store._writer.write(Write(apply=bounds)) == ["2s", "15s", "15s"]
+        assert await store._read(bounds) == ["2s", "15s", "15s"]
+        for engine in (store._engines.writer, store._engines.readers):
+            with engine.connect() as connection:
+                driver = connection.connection.cursor()
+                driver.execute("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+                assert driver.fetchone() == ("0", "0")
+
+
+async def test_a_statement_that_is_stopped_is_unavailable(
+    postgres_database: str, postgres_admin: psycopg.Connection, clock: MovedClock
+) -> None:
+    """As the server stops one that takes too long."""
+    begun = threading.Event()
+    stop = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+
+    def sleep(connection: Connection) -> None:
+        begun.set()
+        connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+    async with open_store(postgres_database, clock=clock) as store:
+        for call in (store._read(sleep), store._writer.write(Write(apply=lambda book: sleep(book.connection)))):
+            begun.clear()
+            asked = asyncio.ensure_future(call)
+            while not begun.is_set() or not postgres_admin.execute(stop).fetchall():
+                await asyncio.sleep(0)
+            with pytest.raises(StoreUnavailable, match="cancel"):
+                await asked
+        await store.ping()
+
+
 # --- a database that is away -----------------------------------------------------------------------------------------
 
 
@@ -302,11 +369,12 @@ async def test_a_damaged_file_is_unavailable(tmp_path: Path, clock: MovedClock) 
 async def test_the_file_is_written_durably_and_readers_leave_it_alone(sqlite_url: str, clock: MovedClock) -> None:
     async with open_store(sqlite_url, clock=clock) as store:
         await store.listing()
+        store._engines.empty_log()  # leaves them as they are
         with store._engines.writer.connect() as connection:
             settings = [
                 connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-                for name in ("journal_mode", "synchronous", "foreign_keys")
+                for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "busy_timeout")
             ]
-        assert settings == ["wal", 2, 1]
+        assert settings == ["wal", 2, 1, 1, 1000]
         with store._engines.readers.connect() as connection, pytest.raises(OperationalError, match="readonly"):
             connection.execute(deliveries.delete())

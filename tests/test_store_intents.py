@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Table, insert
 from sqlalchemy.exc import IntegrityError
 
-from service.delivery import Claim, IntentOpen, LeaseLost, Outcome, Proof, Schedule, Settled
+from service.delivery import AlreadySent, Claim, IntentOpen, LeaseLost, Outcome, Proof, Schedule, Settled
 from service.store import SqlStore
 from service.store.rows import Intent, intent_values
 from service.store.tables import captures, sends
@@ -27,6 +27,7 @@ from tests.store_values import (
     near,
     only,
     plugged,
+    request,
     send,
 )
 
@@ -106,13 +107,128 @@ async def test_a_late_refusal_wakes_nobody(store: SqlStore) -> None:
     assert (await only(store)).delivered_at is None
 
 
-async def test_a_fact_about_a_closed_delivery_is_kept_and_opens_nothing(store: SqlStore) -> None:
+UNKNOWN: dict[str, Any] = {"outcome": Settled.UNCONFIRMED, "answer": "lost", "settled_at": AT}
+
+
+async def closed(store: SqlStore, outcome: Outcome, reason: str | None = "gave up") -> str:
+    """Close a delivery while a send of it is in doubt; return its id."""
     claim = await claimed(store)
     await store.begin_send(claim, send(claim.delivery.id))
+    await store.settle_send(send(claim.delivery.id, **UNKNOWN), [])
+    spent: dict[str, Any] = {"postponed": 4, "errors": 3, "patience_used": 99.0, "lane": "email"}
+    await store.save(claim, replace(claim.delivery, outcome=outcome, reason=reason, closed_at=AT, **spent), NEVER)
+    return claim.delivery.id
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.SKIPPED])
+async def test_a_late_acceptance_opens_what_was_given_up(store: SqlStore, clock: MovedClock, outcome: Outcome) -> None:
+    key = await closed(store, outcome)
+    await store.settle_send(send(key, **SETTLED), [entry()])
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.reason, delivery.closed_at) == (Outcome.OPEN, None, None)
+    assert (delivery.postponed, delivery.errors, delivery.patience_used, delivery.lane) == (0, 0, 0.0, "provider")
+    assert delivery.progress == ("delivered",)
+    assert due_now(delivery, clock)
+    (claim,) = await claim_all(store)
+    assert claim.woken
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="again", closed_at=AT), NEVER)
+    await store.settle_send(send(key, **SETTLED), [entry()])  # told twice
+    assert (await only(store)).outcome is Outcome.FAILED
+
+
+async def test_a_late_capture_opens_what_was_given_up(store: SqlStore, clock: MovedClock) -> None:
+    claim = await claimed(store)
+    key = claim.delivery.id
+    await store.begin_capture(claim, capture(key))
+    failed: dict[str, Any] = {"outcome": Outcome.FAILED, "reason": "x", "closed_at": AT}
+    await store.save(claim, replace(claim.delivery, **failed), NEVER)
+    await store.settle_capture(capture(key, **accepted()), [], began_at=AT)
+    assert (await only(store)).outcome is Outcome.OPEN
+    assert due_now(await only(store), clock)
+    (claim,) = await claim_all(store)
+    await store.save(claim, replace(claim.delivery, **failed), NEVER)
+    await store.settle_capture(capture(key, **accepted()), [], began_at=AT)  # told twice
+    assert (await only(store)).outcome is Outcome.FAILED
+
+
+async def test_a_late_acceptance_leaves_what_is_completed(store: SqlStore) -> None:
+    key = await closed(store, Outcome.COMPLETED, None)
+    await store.settle_send(send(key, **SETTLED), [])
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.reason, delivery.due_at) == (Outcome.COMPLETED, None, None)
+
+
+async def test_a_late_acceptance_of_an_earlier_round_does_not_begin_a_failed_resend_again(store: SqlStore) -> None:
+    key = await closed(store, Outcome.FAILED)
+    await store.resend(key, request())
+    (claim,) = await claim_all(store)
     await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="x", closed_at=AT), NEVER)
-    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    await store.settle_send(send(key, **SETTLED), [])
     delivery = await only(store)
     assert (delivery.outcome, delivery.due_at, delivery.progress) == (Outcome.FAILED, None, ("delivered",))
+
+
+@pytest.mark.parametrize("reason", ["voided at Dintero", None])
+async def test_a_cancelled_delivery_says_once_that_the_customer_has_it(store: SqlStore, reason: str | None) -> None:
+    key = await closed(store, Outcome.CANCELLED, reason)
+    await store.settle_send(send(key, **SETTLED), [])
+    await store.settle_send(send(key, 2, **SETTLED), [])
+    await store.settle_capture(capture(key, **accepted()), [])
+    delivery = await only(store)
+    says = "the customer has the invoice"
+    assert (delivery.outcome, delivery.due_at) == (Outcome.CANCELLED, None)
+    assert delivery.reason == (f"{reason} ({says})" if reason else says)
+    assert delivery.progress == ("delivered", "captured")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "becomes", "reason"),
+    [
+        (Outcome.FAILED, Outcome.OPEN, None),
+        (Outcome.SKIPPED, Outcome.OPEN, None),
+        (Outcome.CANCELLED, Outcome.CANCELLED, "x (the customer has the invoice)"),
+        (Outcome.COMPLETED, Outcome.COMPLETED, "x"),
+    ],
+)
+async def test_a_late_acceptance_during_anothers_step_that_closes_counts_as_if_it_came_after(
+    store: SqlStore, clock: MovedClock, outcome: Outcome, becomes: Outcome, reason: str | None
+) -> None:
+    dead = await claimed(store)
+    await store.begin_send(dead, send(dead.delivery.id))
+    clock.advance(61)
+    (claim,) = await claim_all(store, suspects=True)
+    await store.settle_send(send(dead.delivery.id, **SETTLED), [])
+    await store.save(claim, replace(claim.delivery, outcome=outcome, reason="x", closed_at=AT), NEVER)
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.reason, delivery.progress) == (becomes, reason, ("delivered",))
+    assert due_now(delivery, clock) if becomes is not Outcome.CANCELLED else delivery.due_at is None
+
+
+async def test_what_a_step_itself_sent_does_not_open_what_it_closes(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="x", closed_at=AT), NEVER)
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.due_at, delivery.progress) == (Outcome.FAILED, None, ("delivered",))
+
+
+async def test_no_send_begins_in_a_round_that_a_late_acceptance_has_ended(store: SqlStore, clock: MovedClock) -> None:
+    dead = await claimed(store)
+    key = dead.delivery.id
+    await store.begin_send(dead, send(key, 1))
+    clock.advance(61)
+    (claim,) = await claim_all(store, suspects=True)
+    await store.settle_send(send(key, 1, **UNKNOWN), [])
+    await store.settle_send(send(key, 1, **SETTLED), [])
+    for other in (send(key, 2), send(key, 3, channel="sms"), send(key, 4, recipient_key="k2")):
+        with pytest.raises(AlreadySent):
+            await store.begin_send(claim, other)
+    assert (await only(store)).attempt == 1
+    with pytest.raises(LeaseLost):
+        await store.begin_send(dead, send(key, 5))
+    await store.begin_send(claim, send(key, 6, round=1))
+    assert [one.id[:2] for one in await store.sends(key)] == ["s1", "s6"]
 
 
 async def test_an_accepted_send_is_never_downgraded(store: SqlStore) -> None:

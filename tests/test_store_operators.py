@@ -96,6 +96,28 @@ async def test_a_resend_is_a_new_round_to_another_address(store: SqlStore, clock
     assert ((await only(store)).round, (await only(store)).send_to) == (1, None)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "kept"),
+    [
+        (Outcome.FAILED, "kari@nordmann.example"),
+        (Outcome.COMPLETED, None),
+        (Outcome.CANCELLED, None),
+        (Outcome.SKIPPED, None),
+    ],
+)
+async def test_a_resend_that_failed_is_retried_to_its_own_address(
+    store: SqlStore, outcome: Outcome, kept: str | None
+) -> None:
+    key = (await closed(store, Outcome.COMPLETED)).id
+    await store.resend(key, request(to="kari@nordmann.example"))
+    (claim,) = await claim_all(store)
+    await store.save(claim, replace(claim.delivery, outcome=outcome, closed_at=AT), NEVER)
+    assert (await only(store)).send_to == kept
+    after = await store.retry(key, request())
+    assert (after.send_to, after.round) == (kept, 1)
+    assert (await store.resend(key, request())).send_to is None
+
+
 async def test_a_resend_during_the_step_that_completes_is_not_lost(store: SqlStore, clock: MovedClock) -> None:
     claim = await claimed(store)
     await store.begin_send(claim, send(claim.delivery.id))
@@ -131,6 +153,7 @@ async def test_a_send_accepted_after_the_cancelling_is_still_told(store: SqlStor
     await store.settle_send(send(claim.delivery.id, **SETTLED), [])
     delivery = await only(store)
     assert (delivery.outcome, delivery.progress, delivery.due_at) == (Outcome.CANCELLED, ("delivered",), None)
+    assert delivery.reason == "stopped by kari (the customer has the invoice)"
 
 
 async def test_what_was_completed_stays_so_when_it_is_cancelled(store: SqlStore) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -58,6 +61,73 @@ async def test_missing_tables_are_named_when_they_may_not_be_made(empty_database
     assert file is None or not file.exists()
 
 
+async def test_to_look_at_a_record_takes_no_lock_and_makes_no_file(sqlite_url: str, clock: MovedClock) -> None:
+    async with open_store(sqlite_url, clock=clock) as writing:
+        await writing.receive(arrival())
+        with writing._engines.writer.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")  # begins, and so holds the write lock
+            async with open_store(sqlite_url, clock=clock, migrate=False) as looking:
+                assert len(await looking.listing()) == 1
+                assert "Connections in pool: 0" in looking._engines.writer.pool.status()  # none was opened
+    missing = sqlite_url.replace("deliveries.db", "other.db")
+    with pytest.raises(SchemaOutdated, match="there is no record in that place yet"):
+        async with open_store(missing, clock=clock, migrate=False):
+            pass
+    file = engines(missing).file
+    assert file is not None
+    assert not file.exists()
+
+
+LOOK = """
+import asyncio, os, sys
+from service.clock import SystemClock
+from service.store import SchemaOutdated, open_store
+from service.store.engines import engines
+
+async def look(url):
+    async with open_store(url, clock=SystemClock(), migrate=False) as store:
+        print(len(await store.listing()))
+
+engines(sys.argv[1])  # imports what only root may be able to read here
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+asyncio.run(look(sys.argv[1]))
+"""
+
+
+async def look(url: str) -> str:
+    """Return what a user sees who may write neither the file nor its folder."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LOOK, url, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, complaint = await started.communicate()
+    assert started.returncode == 0, complaint
+    return out.decode().strip()
+
+
+@contextmanager
+def for_reading_only(folder: Path) -> Iterator[list[str]]:
+    """Close a folder to writing; yields the names of its files."""
+    folder.chmod(0o555)
+    yield [file.name for file in folder.iterdir()]
+    folder.chmod(0o755)
+
+
+async def test_a_record_that_may_only_be_read_can_be_looked_at(clock: MovedClock) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        url = f"sqlite:///{name}/deliveries.db"
+        async with open_store(url, clock=clock) as store:
+            await store.receive(arrival(1))
+            with for_reading_only(Path(name)) as files:
+                assert "deliveries.db-wal" in files
+                assert await look(url) == "1"
+            await store.receive(arrival(2))
+        with for_reading_only(Path(name)) as files:
+            assert files == ["deliveries.db"]
+            assert await look(url) == "2"
+
+
 async def test_three_processes_migrate_at_once(empty_database_url: str) -> None:
     code = "import sys; from service.store import migrate; print(migrate(sys.argv[1]))"
     started = [
@@ -69,6 +139,16 @@ async def test_three_processes_migrate_at_once(empty_database_url: str) -> None:
     said = [await process.communicate() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], said
     assert sorted(out.decode().split()[2] for out, _ in said) == ["is", "is", "was"]
+
+
+def test_a_migration_takes_as_long_as_it_takes(postgres_database: str) -> None:
+    """And waits as long for the process that is at it: no limit that other transactions have ends it."""
+    opened = engines(postgres_database)
+    with opened.writer.connect() as connection, connection.begin():
+        schema._upgraded(connection)
+        names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+        assert [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names] == ["0", "0", "0"]
+    opened.dispose()
 
 
 async def test_an_older_and_a_newer_version_are_told_apart(

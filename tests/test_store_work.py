@@ -4,6 +4,7 @@ import asyncio
 import random
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -353,25 +354,68 @@ async def test_a_callback_during_the_step_makes_the_save_due_at_once(store: SqlS
 
 
 @pytest.mark.parametrize(
-    ("outcome", "waiting", "again"),
+    ("outcome", "waiting", "becomes", "again"),
     [
-        (Outcome.SKIPPED, False, True),
-        (Outcome.CANCELLED, True, True),
-        (Outcome.COMPLETED, False, True),
-        (Outcome.FAILED, False, False),
-        (Outcome.CANCELLED, False, False),
+        (Outcome.SKIPPED, False, Outcome.OPEN, True),
+        (Outcome.SKIPPED, True, Outcome.OPEN, True),
+        (Outcome.CANCELLED, True, Outcome.OPEN, True),
+        (Outcome.FAILED, True, Outcome.OPEN, True),
+        (Outcome.COMPLETED, False, Outcome.COMPLETED, True),
+        (Outcome.FAILED, False, Outcome.FAILED, False),
+        (Outcome.CANCELLED, False, Outcome.CANCELLED, False),
     ],
 )
-async def test_a_callback_during_the_step_that_closes(
-    store: SqlStore, clock: MovedClock, outcome: Outcome, *, waiting: bool, again: bool
+async def test_a_callback_during_the_step_that_closes_counts_as_if_it_came_after(
+    store: SqlStore, clock: MovedClock, outcome: Outcome, becomes: Outcome, *, waiting: bool, again: bool
+) -> None:
+    closing: dict[str, Any] = {"outcome": outcome, "reason": "x", "closed_at": AT, "closed_waiting": waiting}
+    worked: dict[str, Any] = {"lane": "email", "postponed": 4, "patience_used": 99.0, "patience_since": AT}
+    ends = []
+    for number in (1, 2):
+        claim = await claimed(store, number)
+        if number == 1:
+            await store.receive(arrival(number, event=True))
+        await store.save(claim, replace(claim.delivery, **closing, **worked), Schedule(due_in=3600 if again else None))
+        if number == 2:
+            await store.receive(arrival(number, event=True))
+        delivery = await only(store, number)
+        assert due_now(delivery, clock) if again else delivery.due_at is None
+        ends.append(replace(delivery, id="", transaction_id="", due_at=None))
+        (looking,) = await claim_all(store, lane=delivery.lane) if again else [None]
+        assert looking is None or looking.woken
+    assert ends[0] == ends[1]
+    assert ends[0].outcome is becomes
+    if becomes is Outcome.OPEN:
+        assert (ends[0].lane, ends[0].postponed, ends[0].patience_used, ends[0].closed_at) == ("provider", 0, 0.0, None)
+
+
+async def test_the_second_look_at_a_skipped_delivery_does_not_close_what_a_callback_opened(
+    store: SqlStore, clock: MovedClock
 ) -> None:
     claim = await claimed(store)
-    await store.receive(arrival())
-    closed = replace(claim.delivery, outcome=outcome, reason="x", closed_at=AT, closed_waiting=waiting)
-    await store.save(claim, closed, NEVER)
+    skipped = replace(claim.delivery, outcome=Outcome.SKIPPED, reason="not ours", closed_at=AT)
+    await store.save(claim, skipped, Schedule(due_in=3600))
+    clock.advance(3601)
+    (claim,) = await claim_all(store)
+    assert await store.receive(arrival()) is Received.REOPENED
+    await store.save(claim, claim.delivery, NEVER)
     delivery = await only(store)
-    assert delivery.outcome is outcome
-    assert due_now(delivery, clock) if again else delivery.due_at is None
+    assert (delivery.outcome, delivery.reason) == (Outcome.OPEN, None)
+    assert due_now(delivery, clock)
+
+
+async def test_what_waits_in_a_lane_that_is_gone_is_adopted_and_counted(store: SqlStore, clock: MovedClock) -> None:
+    for number, lane in enumerate(("sms", "sms", "email", "provider", "sms")):
+        claim = await claimed(store, number)
+        await store.save(claim, replace(claim.delivery, lane=lane), Schedule(due_in=60))
+    clock.advance(61)
+    (leased, *_) = await store.claim(ACCOUNT, "sms", 1, lease=60, suspects=False)
+    assert await store.adopt(ACCOUNT, ["email"]) == 2
+    assert await store.adopt(ACCOUNT, ["email"]) == 0
+    assert await store.adopt("T87654321", []) == 0
+    assert (await store.find(leased.delivery.id))[0].lane == "sms"
+    assert len(await claim_all(store)) == 3
+    assert len(await claim_all(store, lane="email")) == 1
 
 
 async def test_an_open_delivery_is_never_saved_without_a_due_time(store: SqlStore) -> None:
@@ -384,8 +428,8 @@ async def test_a_claim_brings_its_sends_and_captures(store: SqlStore) -> None:
     claim = await claimed(store)
     assert (claim.sends, claim.captures) == ((), ())
     for number in (1, 2, 3):
-        await store.begin_send(claim, send(claim.delivery.id, number))
-        await store.settle_send(send(claim.delivery.id, number, **SETTLED), [])
+        await store.begin_send(claim, send(claim.delivery.id, number, round=number))
+        await store.settle_send(send(claim.delivery.id, number, round=number, **SETTLED), [])
     await store.begin_capture(claim, capture(claim.delivery.id))
     await store.save(claim, claim.delivery, Schedule(due_in=0))
     (again,) = await claim_all(store)

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,8 +15,9 @@ from jinja2.ext import babel_extract
 
 from service.delivery import Brand, Message, Party, Purpose, Recipient, Transaction
 from service.render import TemplateRenderer, open_renderer
-from service.render.renderer import shipped_templates
 from service.render.samples import BARE, FULL, HERE, THERE
+from service.template_files import shipped_templates
+from tests.pictures import png
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 BRAND = Brand(
@@ -163,7 +165,7 @@ def test_the_preview_line_has_amount_and_due_date() -> None:
     assert found[1].replace("&nbsp;", " ") == "12 345,50 kr, forfaller 15. juli 2026"
 
 
-PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (880).to_bytes(4, "big") + (96).to_bytes(4, "big") + b"\x08\x06\0\0\0"
+PNG = png(880, 96)
 
 
 def test_the_logo_goes_with_the_mail_at_a_size_outlook_is_told() -> None:
@@ -172,6 +174,14 @@ def test_the_logo_goes_with_the_mail_at_a_size_outlook_is_told() -> None:
     assert (logo["width"], logo["height"], logo["alt"]) == ("220", "24", "Nordlys Møbler AS")
     assert [(image.cid, image.content) for image in message.images] == [("logo@merchant-delivery", PNG)]
     assert rendered().images == ()
+
+
+def test_the_organisation_number_is_at_the_foot_and_nowhere_else() -> None:
+    message = rendered()
+    for part in (message.text, unescape(html_of(message))):
+        assert part.count("923\u00a0456\u00a0789") == 1
+    assert message.text.endswith("--\nNordlys Møbler AS\nOrg.nr. 923\u00a0456\u00a0789\n")
+    assert "923" in html_of(message).partition("foot type")[2]
 
 
 def test_templates_extend_one_base() -> None:

@@ -61,6 +61,8 @@ def test_no_text_moves_the_cursor(rows: list[tuple[str, str]], width: int) -> No
         (-1250, "EUR", "-12.50 EUR"),
         (500, "JPY", "500 JPY"),
         (1234, "KWD", "1.234 KWD"),
+        (50000, "RSD", "500.00 RSD"),
+        (9007199254740993, "NOK", "90071992547409.93 NOK"),
         (100, None, "1.00"),
         (None, "NOK", "-"),
     ],

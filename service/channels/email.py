@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from email_validator import EmailNotValidError, validate_email
 
+from service.addresses import usable_address
 from service.channels.mime import Envelope, build
 from service.channels.smtp import Relay, tls_context
 from service.channels.smtp_replies import clean
@@ -33,20 +33,6 @@ _log = structlog.get_logger()
 _MOST_COPIES = 100  # blind copies waiting; each holds a mail
 _COPIES_GRACE = 5.0  # seconds left to them when the service stops
 _MEGABYTE = 1_000_000
-
-
-def usable_address(address: str | None) -> str | None:
-    """Return the address as it can be written on the wire, the domain in ASCII; None when no mail can go there.
-
-    `.example` counts as usable, for demonstrations live there. A local part outside ASCII does not: it would need every
-    relay on the way to speak SMTPUTF8.
-    """
-    if not address:
-        return None
-    try:
-        return validate_email(address.strip(), check_deliverability=False).ascii_email
-    except EmailNotValidError:
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ CAPTURE_TIMEOUT = 60.0
 _OK = 200
 _ACCEPTED = 202
 _NOT_FOUND = 404
+_REFUSED_BY_US = (400, 401)  # what web/ answers to a call without a signature, or without an id
 _UNKNOWN_TO_US = (FORBIDDEN, _NOT_FOUND)
 _READING = "reading the transaction"
 _CAPTURING = "capturing"
@@ -101,15 +102,16 @@ class Dintero:
         return f"the client credentials are accepted for {self._account_id}"
 
     async def reach(self, url: str) -> str:
-        """Ask an address of our own, without the token, and return a line on it; raises unless it answers 200."""
+        """Ask our own callback URL without a signature, and return a line on it; raises unless it is we who refuse."""
         doing = f"asking {url}"
         try:
             answer = await self._wire.exchange("GET", place(url), doing=doing, headers={})
         except ValueError as exc:
             raise PermanentFailure(f"{url} is not a usable address") from exc
-        if answer.status != _OK:
-            raise TransientFailure(f"{url} answered {answer.status}", retry_after=answer.retry_after)
-        return f"{url} answers"
+        word = members(parsed(answer, doing)).get("error") if answer.status in _REFUSED_BY_US else None
+        if not isinstance(word, str):  # others say what is wrong in an object of their own
+            raise TransientFailure(f"{url} answered {answer.status}, and not as this service does")
+        return f"{url} leads here"
 
     async def _session(self, session_id: str) -> object:
         """Return the session; None when these credentials do not see it."""

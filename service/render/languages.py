@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,9 @@ from babel.messages.pofile import PoFileError, read_po
 from babel.support import Translations
 
 from service.render.errors import TemplateError
+from service.template_files import LAST, catalogues, is_translated, stand_ins
 
 _LANGUAGES = {"NO": "nb", "SJ": "nb", "SE": "sv", "FI": "fi", "AX": "sv", "DK": "da"}  # of billing countries
-_RELATED = {"nn": "nb", "no": "nb", "se": "nb"}  # who reads this also reads that
-_LAST = "en"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,21 +48,14 @@ def _placeholders(text: str | Sequence[str] | None) -> set[str]:
     return set(re.findall(r"%\((\w+)\)", text if isinstance(text, str) else " ".join(text or ())))
 
 
-def _chain(tag: str, fallback: str, known: Iterable[str]) -> list[str]:
-    """Return the languages with a catalogue that stand in for `tag`, best first."""
-    wanted = [tag, _RELATED.get(tag, tag), fallback, _RELATED.get(fallback, fallback), _LAST]
-    return [one for one in dict.fromkeys(wanted) if one in known]
-
-
 def read_languages(folders: Sequence[Path], fallback: str) -> dict[str, Language]:
     """Return every language by its tag; a message that a catalogue lacks is taken from the next one along its chain."""
-    paths = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("locales/*.po"))}
-    catalogues = {tag: _read_catalogue(path) for tag, path in paths.items()}
-    if not _chain(fallback, fallback, catalogues.keys() - {_LAST}) and fallback != _LAST:
-        raise TemplateError(f"LOCALE is {fallback!r}, but there is no locales/{fallback}.po")
+    read = {tag: _read_catalogue(path) for tag, path in catalogues(folders).items()}
+    if not is_translated(fallback, read):
+        raise TemplateError(f"DELIVERY_LOCALE: there is no locales/{fallback}.po among the templates")
     languages = {}
-    for tag, catalogue in catalogues.items():
-        first, *rest = [_translations(catalogues[one]) for one in _chain(tag, fallback, catalogues)]
+    for tag, catalogue in read.items():
+        first, *rest = [_translations(read[one]) for one in stand_ins(tag, fallback, read)]
         for other in rest:
             first.add_fallback(other)
         languages[tag] = Language(tag=tag, locale=catalogue.locale or Locale.parse(tag), translations=first)
@@ -79,5 +71,5 @@ def _translations(catalogue: Catalog) -> Translations:
 
 def language_of(country: str | None, fallback: str, languages: Mapping[str, Language]) -> Language:
     """Return the language of a billing country (ISO 3166-1, upper case); without a country, the merchant's own."""
-    tag = _LANGUAGES.get(country, _LAST) if country else fallback
-    return languages[_chain(tag, fallback, languages)[0]]
+    tag = _LANGUAGES.get(country, LAST) if country else fallback
+    return languages[stand_ins(tag, fallback, languages)[0]]

@@ -19,6 +19,7 @@ from service.render.languages import Language, language_of, read_languages
 from service.render.samples import BARE, FULL, HERE, THERE
 from service.render.text import clean, file_name, greeting_name
 from service.render.view import brand_view, invoice_view
+from service.template_files import language_tag, template_folders
 
 _DOCUMENT = "invoice"  # the name of the templates of a single invoice
 _PARTS = ("txt", "html", "subject")
@@ -58,13 +59,6 @@ def _environment(folders: Sequence[Path]) -> jinja2.Environment:
     environment.policies["ext.i18n.trimmed"] = True
     environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
     return environment
-
-
-def shipped_templates() -> Path:
-    """Return the folder of our own templates: inside an installed wheel, or beside the package in a checkout."""
-    package = Path(__file__).parent.parent
-    packed = package / "_templates"
-    return packed if packed.is_dir() else package.parent / "templates"
 
 
 def _place(exc: BaseException, folders: Sequence[Path]) -> str:
@@ -191,10 +185,10 @@ def open_renderer(
     Raises `TemplateError` naming the file, the line and what is wrong.
     """
     if templates_dir is not None and not templates_dir.is_dir():
-        raise TemplateError(f"TEMPLATES_DIR: there is no folder {templates_dir}")
-    found = [folder.resolve() for folder in (templates_dir, shipped_templates()) if folder is not None]
-    fallback = locale.replace("_", "-").split("-")[0].lower()
-    renderer = TemplateRenderer(brand=brand, folders=found, fallback=fallback, timezone=timezone)
+        raise TemplateError(f"DELIVERY_TEMPLATES_DIR: there is no folder {templates_dir}")
+    renderer = TemplateRenderer(
+        brand=brand, folders=template_folders(templates_dir), fallback=language_tag(locale), timezone=timezone
+    )
     for folder in folders:
         renderer.check(folder)
     return renderer

@@ -3,21 +3,26 @@
 import copy
 import re
 import unicodedata
-from decimal import Decimal
 
 from babel import Locale
-from babel.numbers import format_currency, get_currency_precision
+from babel.numbers import format_currency
 
 from service.delivery import Party
+from service.money import in_units, minor_digits
 
 _LONGEST_NAME = 100  # of a customer in the greeting, in characters
+_LONGEST_REFERENCE = 80
 
 # Controls, directional overrides and isolates, line and paragraph separators, lone surrogates: nothing a name needs,
 # and all that could forge a header, turn a line around or make a message that cannot be encoded. Emoji's joiners stay.
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]+"
 )
-_LINK = re.compile(r"://|\bwww\.|@", re.IGNORECASE)
+# What a mail program may make a link of: a scheme, an address, a host with or without a path, in any alphabet.
+_LINK = re.compile(
+    r"://|@|\b(?:www\.|(?:mailto|tel|sms|javascript):)|\w[.\u3002\uff0e\uff61](?:[^\W\d_]{2}|xn--)|\d(?:\.\d{1,3}){3}",
+    re.IGNORECASE,
+)
 
 
 def clean(text: str | None) -> str | None:
@@ -25,15 +30,28 @@ def clean(text: str | None) -> str | None:
     return " ".join(_UNSAFE.sub(" ", text).split()) or None if text else None
 
 
+def _from_order_form(text: str | None, longest: int) -> str | None:
+    """Return what anybody may type into an order form; None for what a mail program would turn into a link.
+
+    Orders are a way to have our mail server carry such a link to a stranger, under the merchant's name.
+    """
+    text = clean(text)
+    if text is None or _LINK.search(text):
+        return None
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
 def greeting_name(party: Party | None) -> str | None:
-    """Return who is greeted. A "name" that a mail program would turn into a link is an abuse of the order form."""
+    """Return who is greeted."""
     if party is None:
         return None
     person = " ".join(name for name in (party.first_name, party.last_name) if name)
-    name = clean(party.business_name) or clean(person)
-    if name is None or _LINK.search(name):
-        return None
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1].rstrip() + "…"
+    return _from_order_form(clean(party.business_name) or person, _LONGEST_NAME)
+
+
+def customer_reference(party: Party | None) -> str | None:
+    """Return the customer's own reference."""
+    return _from_order_form(party.customer_reference, _LONGEST_REFERENCE) if party else None
 
 
 def organization_number(number: str | None) -> str | None:
@@ -52,17 +70,10 @@ def file_name(word: str, number: str) -> str:
     return f"{stem or 'invoice'}.pdf"
 
 
-# Where Unicode's customary number of decimals is not ISO 4217's, minor units are still ISO's: these would be a hundred
-# times too much (or, without the third decimal, off by a thousand).
-_ISO_DIGITS = {"IQD": 3} | dict.fromkeys(
-    ("AFN", "ALL", "IRR", "KPW", "LAK", "LBP", "MGA", "MMK", "RSD", "SLL", "SOS", "SYP", "YER"), 2
-)
-
-
 def money(minor: int, currency: str, locale: Locale) -> str:
-    digits = _ISO_DIGITS.get(currency, get_currency_precision(currency))
+    digits = minor_digits(currency)  # not Unicode's customary number, which is less for some
     pattern = copy.copy(locale.currency_formats["standard"])
     pattern.frac_prec = (digits, digits)
-    amount = Decimal(f"{minor}E-{digits}")  # exact, where arithmetic would round to 28 digits
+    amount = in_units(minor, currency)
     text = format_currency(amount, currency, format=pattern, locale=locale, currency_digits=False)
     return re.sub(r"(?<=[A-Za-z])(?=\d)", "\u00a0", text)  # CLDR's currencySpacing, which Babel leaves out

@@ -1,7 +1,6 @@
 """What a template sees of a brand and an invoice: values that are ready to be shown."""
 
 import re
-import struct
 from dataclasses import dataclass
 from datetime import date
 from zoneinfo import ZoneInfo
@@ -10,9 +9,12 @@ from babel import Locale
 from babel.dates import format_date
 
 from service.delivery import Brand, Transaction
+from service.png import picture_size
 from service.render.colors import edge, ink, ink_dark, on_color
 from service.render.errors import TemplateError
-from service.render.text import clean, money, organization_number
+from service.render.text import clean, customer_reference, money, organization_number
+
+_CONSUMERS = "kravia.invoice_b2c"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class InvoiceView:
     due_date: str | None
     payment_reference: str | None
     customer_reference: str | None
+    consumer: bool  # the invoice is for a person, not a company
 
 
 def brand_view(brand: Brand) -> BrandView:
@@ -62,7 +65,7 @@ def brand_view(brand: Brand) -> BrandView:
     linked = website and (website if re.match(r"(?i)https?://", website) else f"https://{website}")
     color = brand.color.lower()
     if not re.fullmatch(r"#[0-9a-f]{6}", color):
-        raise TemplateError("BRAND_COLOR must be like #1f3a5f")
+        raise TemplateError("DELIVERY_BRAND_COLOR: must be like #1f3a5f")
     return BrandView(
         name=clean(brand.name) or "",
         color=color,
@@ -81,11 +84,10 @@ def brand_view(brand: Brand) -> BrandView:
 
 def _logo(png: bytes) -> Logo:
     """Return the size at which a PNG is shown, within 220 x 48; Outlook needs to be told."""
-    if len(png) < 24 or not png.startswith(b"\x89PNG\r\n\x1a\n"):  # noqa: PLR2004
-        raise TemplateError("BRAND_LOGO is not a PNG picture")
-    width, height = struct.unpack(">II", png[16:24])
-    if not width or not height:
-        raise TemplateError("BRAND_LOGO is a PNG picture without a size")
+    try:
+        width, height = picture_size(png)
+    except ValueError as exc:
+        raise TemplateError(f"DELIVERY_BRAND_LOGO: {exc}") from exc
     scale = min(1.0, 220 / width, 48 / height)
     return Logo(cid="logo@merchant-delivery", width=max(1, round(width * scale)), height=max(1, round(height * scale)))
 
@@ -108,5 +110,6 @@ def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -
         order_date=day(ordered),
         due_date=day(transaction.due_date),
         payment_reference=clean(transaction.payment_reference),
-        customer_reference=clean(transaction.billing.customer_reference) if transaction.billing else None,
+        customer_reference=customer_reference(transaction.billing),
+        consumer=transaction.product_type == _CONSUMERS,
     )

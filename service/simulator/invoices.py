@@ -8,10 +8,11 @@ from functools import cache
 from typing import Any
 
 from babel.dates import format_date
-from babel.numbers import format_currency, format_decimal, get_currency_precision
+from babel.numbers import format_currency, format_decimal
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
 
+from service.money import in_units
 from service.simulator.documents import Json
 
 _INK = (26, 32, 44)
@@ -154,7 +155,7 @@ def _has(letter: str) -> bool:
 
 def money(amount: int, currency: str, locale: str) -> str:
     """Return an amount of minor units as it is read in a language, with ordinary spaces and hyphens."""
-    text = format_currency(amount / 10 ** get_currency_precision(currency), currency, locale=locale)
+    text = format_currency(in_units(amount, currency), currency, locale=locale)
     return text.replace("\u2212", "-").replace("\u202f", " ").replace("\xa0", " ")
 
 

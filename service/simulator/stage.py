@@ -7,9 +7,9 @@ from datetime import datetime
 from random import Random
 from typing import Any, Protocol
 
-from babel.numbers import get_currency_precision
 from starlette.types import ASGIApp
 
+from service.money import in_units
 from service.simulator.api import Running
 from service.simulator.documents import Json, collection_begun
 from service.simulator.letters import Letter, read_letter
@@ -147,9 +147,8 @@ def number_of(transaction: Json) -> str:
 
 def amount_of(transaction: Json) -> str:
     """Return what is to be paid, as English readers write it."""
-    amount, currency = transaction["amount"], transaction["currency"]
-    digits = get_currency_precision(currency)
-    return f"{amount / 10**digits:,.{digits}f} {currency}"
+    currency = transaction["currency"]
+    return f"{in_units(transaction['amount'], currency):,f} {currency}"
 
 
 def buyer_of(transaction: Json) -> str:

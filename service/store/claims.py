@@ -36,7 +36,7 @@ def take(
 def adopt(connection: Connection, account_id: str, lanes: Sequence[str], shift: int) -> int:
     """Give what waits in a lane that is not among `lanes` back to the provider's; return how many there were."""
     values = {"_account_id": account_id, "lanes": [*lanes, PROVIDER_LANE], "shift": shift}
-    return connection.execute(_STRAYS, values).rowcount
+    return len(connection.execute(_STRAYS, values).all())  # SQLite knows no row count of such a statement
 
 
 def _with_intents(connection: Connection, taken: Sequence[Held], lease: timedelta) -> tuple[Claim, ...]:
@@ -47,6 +47,7 @@ def _with_intents(connection: Connection, taken: Sequence[Held], lease: timedelt
             delivery=held.delivery,
             token=held.lease_token or "",
             wakes=held.wakes,
+            woken=held.wakes > held.seen,
             now=held.leased_until - lease,
             sends=tuple(send.value for send in sends if send.value.delivery_id == held.delivery.id),
             captures=tuple(capture.value for capture in captures if capture.value.delivery_id == held.delivery.id),
@@ -101,7 +102,8 @@ def _adopting() -> Update:
         .cte("strays")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    return update(deliveries).where(deliveries.c.id.in_(select(strays.c.id))).values(lane=PROVIDER_LANE)
+    adopted = update(deliveries).where(deliveries.c.id.in_(select(strays.c.id))).values(lane=PROVIDER_LANE)
+    return adopted.returning(deliveries.c.id)
 
 
 _STRAYS = _adopting()

@@ -15,9 +15,12 @@ _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 class SchemaOutdated(StoreUnavailable):
     """The tables are missing or older than this program; `merchant-delivery migrate` mends it."""
 
-    def __init__(self, found: str | None) -> None:
-        what = "has no tables yet" if found is None else f"is at version {found}, which is too old"
-        super().__init__(f"the database {what}: run `merchant-delivery migrate`")
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}: run `merchant-delivery migrate`")
+
+
+class RowLocked(StoreUnavailable):
+    """Somebody else holds the delivery's row for longer than a write may wait; nothing was written."""
 
 
 class Unknown(KeyError):
@@ -55,6 +58,11 @@ def passing(error: DBAPIError) -> bool:
     return isinstance(orig, sqlite3.Error) and (getattr(orig, "sqlite_errorcode", 0) & 0xFF) in _BUSY
 
 
+def locked(error: DBAPIError) -> bool:
+    """Say whether a row was another's for longer than a write may wait (PostgreSQL's `lock_timeout`)."""
+    return isinstance(error.orig, psycopg.Error) and error.orig.sqlstate == "55P03"
+
+
 def lost(error: DBAPIError) -> bool:
     """Say whether the connection broke (and so a new one may do)."""
     return error.connection_invalidated
@@ -62,6 +70,8 @@ def lost(error: DBAPIError) -> bool:
 
 def nobodys_fault(error: DBAPIError) -> bool:
     """Say whether the database is at fault rather than what was asked of it: trying each item alone would not help."""
+    if locked(error):
+        return False  # it is the one row's, and the others can be written
     damaged = type(error.orig) is sqlite3.DatabaseError
     return damaged or isinstance(error, OperationalError) or lost(error)
 

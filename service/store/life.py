@@ -23,6 +23,11 @@ from service.delivery import (
 from service.privacy import scrub
 from service.store.rows import Held
 
+_UNDELIVERED = frozenset({Outcome.OPEN, Outcome.FAILED})  # a retry of what failed goes where its resend was to go
+_GIVEN_UP = frozenset({Outcome.FAILED, Outcome.SKIPPED})
+_LOOKED_AT = frozenset({Outcome.OPEN, Outcome.COMPLETED})
+_HAS_IT = "the customer has the invoice"
+
 
 def entered(arrival: Arrival, now: datetime) -> Held:
     """Return the row of a transaction that nobody knew: open, and due now (`now` is the database's everywhere here)."""
@@ -66,22 +71,25 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
     """Return the row as whoever claimed it leaves it; raises `LeaseLost` when another has it.
 
     A lease that ran out and was taken by nobody is still the claim's: the token decides. What the claim cannot know
-    stays: the facts, the attempts and captures begun, the round and the address that an operator gave.
+    stays: the facts, the attempts and captures begun, the round and the address that an operator gave (until its round
+    is delivered or nothing is to be delivered any more). What came meanwhile counts as if it came after the save.
     """
     if held.lease_token != claim.token:
         raise LeaseLost
     kept = _keeping(held.delivery, delivery)
-    asked = held.asked > claim.wakes
-    if asked:
+    woken_since = held.wakes > claim.wakes
+    if held.asked > claim.wakes:
         # An operator's retry or resend that came meanwhile is not lost, even if this step would have closed the row.
         kept = replace(_fresh(kept), no_send_before=held.delivery.no_send_before)
+    elif woken_since:
+        kept = _as_woken(held.delivery, delivery, kept)
     if schedule.no_send_for is not None:
         kept = replace(kept, no_send_before=now + timedelta(seconds=schedule.no_send_for))
     due = None if schedule.due_in is None else now + timedelta(seconds=schedule.due_in)
-    kept = replace(kept, due_at=due, send_to=kept.send_to if kept.outcome is Outcome.OPEN else None)
-    if asked or (held.wakes > claim.wakes and _looks_again(kept)):
+    kept = replace(kept, due_at=due, send_to=kept.send_to if kept.outcome in _UNDELIVERED else None)
+    if woken_since and kept.outcome in _LOOKED_AT:
         kept = _due_by(kept, now)
-    return replace(held, delivery=kept, lease_token=None, leased_until=None)
+    return replace(held, delivery=kept, lease_token=None, leased_until=None, seen=claim.wakes)
 
 
 def send_begun(held: Held, claim: Claim, send: Send, now: datetime) -> Held:
@@ -108,17 +116,24 @@ def capture_begun(held: Held, claim: Claim, now: datetime) -> Held:
 def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime) -> Held:
     """Return the row after a send's outcome became known; `begun_under` is the lease it was begun under.
 
-    While that lease is in place its holder goes on from here and saves; otherwise the outcome is late, and an open
-    delivery is woken, so that a repeat that was planned is reconsidered.
+    While that lease is in place its holder goes on from here and saves; otherwise the outcome is late. An open delivery
+    is then woken, so that a repeat that was planned is reconsidered; one that was given up is opened again, so that the
+    capture goes on; a cancelled one says that the customer has it.
     """
     if send.outcome is not Settled.ACCEPTED:
         return held
     delivery = held.delivery
+    of_its_round = send.round == delivery.round  # an earlier one ends nothing: the resend stays as it ended
     if delivery.delivered_at is None:
         delivery = replace(delivery, delivered_at=send.settled_at or now)
     if delivery.delivery_proof is None:
         delivery = replace(delivery, delivery_proof=send.proof)
-    return _told(replace(held, delivery=delivery), begun_under, now)
+    after = replace(held, delivery=delivery)
+    if _in_step(held, begun_under):
+        return after
+    if delivery.outcome is Outcome.CANCELLED:
+        return replace(after, delivery=_customer_has_it(delivery))
+    return _told_late(after, now, opens=of_its_round)
 
 
 def capture_settled(
@@ -133,7 +148,8 @@ def capture_settled(
         delivery = replace(delivery, captured_at=began_at or known_at)
     if delivery.captured_known_at is None:
         delivery = replace(delivery, captured_known_at=known_at)
-    return _told(replace(held, delivery=delivery), begun_under, now)
+    after = replace(held, delivery=delivery)
+    return after if _in_step(held, begun_under) else _told_late(after, now, opens=True)
 
 
 def retried(held: Held, now: datetime) -> Held:
@@ -175,18 +191,40 @@ def _in_hand(held: Held, token: str, now: datetime) -> bool:
     return held.lease_token == token and held.leased_until is not None and held.leased_until > now
 
 
-def _told(held: Held, begun_under: str | None, now: datetime) -> Held:
-    in_step = begun_under is not None and held.lease_token == begun_under
-    return held if in_step or held.delivery.outcome is not Outcome.OPEN else woken(held, now)
+def _in_step(held: Held, begun_under: str | None) -> bool:
+    return begun_under is not None and held.lease_token == begun_under
+
+
+def _told_late(held: Held, now: datetime, *, opens: bool) -> Held:
+    if held.delivery.outcome is Outcome.OPEN:
+        return woken(held, now)
+    if opens and held.delivery.outcome in _GIVEN_UP:
+        return woken(replace(held, delivery=_fresh(held.delivery)), now)
+    return held
+
+
+def _customer_has_it(delivery: Delivery) -> Delivery:
+    if delivery.reason and _HAS_IT in delivery.reason:
+        return delivery
+    return replace(delivery, reason=f"{delivery.reason} ({_HAS_IT})" if delivery.reason else _HAS_IT)
 
 
 def _due_by(delivery: Delivery, now: datetime) -> Delivery:
     return replace(delivery, due_at=now if delivery.due_at is None else min(delivery.due_at, now))
 
 
-def _looks_again(delivery: Delivery) -> bool:
-    """Say whether a wake-up that came during the step that led here is worth a look: as `arrived` would have had it."""
-    return delivery.outcome in {Outcome.OPEN, Outcome.COMPLETED, Outcome.SKIPPED} or delivery.closed_waiting
+def _as_woken(row: Delivery, told: Delivery, kept: Delivery) -> Delivery:
+    """Return `kept` as `arrived`, or a late fact, would have left it had the wake-up come after the save.
+
+    A fact is late for the step when the row has it and what is saved (`told`) does not.
+    """
+    sent = row.delivered_at is not None and told.delivered_at is None
+    captured = row.captured_known_at is not None and told.captured_known_at is None
+    if kept.outcome is Outcome.SKIPPED or kept.closed_waiting:
+        return _reopened(kept)
+    if kept.outcome is Outcome.FAILED and (sent or captured):
+        return _fresh(kept)
+    return _customer_has_it(kept) if kept.outcome is Outcome.CANCELLED and sent else kept
 
 
 def _reopened(delivery: Delivery) -> Delivery:
@@ -199,6 +237,7 @@ def _reopened(delivery: Delivery) -> Delivery:
         closed_waiting=False,
         due_at=None,
         postponed=0,
+        bad_documents=0,
         patience_used=0.0,
         patience_since=None,
     )
@@ -207,7 +246,9 @@ def _reopened(delivery: Delivery) -> Delivery:
 def _fresh(delivery: Delivery) -> Delivery:
     if delivery.outcome is not Outcome.OPEN:
         return replace(_reopened(delivery), errors=0)
-    return replace(delivery, reason=None, postponed=0, errors=0, patience_used=0.0, patience_since=None)
+    return replace(
+        delivery, reason=None, postponed=0, bad_documents=0, errors=0, patience_used=0.0, patience_since=None
+    )
 
 
 def _keeping(old: Delivery, new: Delivery) -> Delivery:

@@ -34,6 +34,7 @@ class Held:
     lease_token: str | None = None
     leased_until: datetime | None = None
     wakes: int = 0
+    seen: int = 0
     asked: int = 0
     captures_begun: int = 0
 
@@ -56,7 +57,7 @@ def _columns(table: Table, names: Iterable[str]) -> list[ColumnElement[Any]]:
 
 
 _DELIVERY, _SEND, _CAPTURE, _ENTRY = map(_names, (Delivery, Send, Capture, Entry))
-_LEASE = ("lease_token", "leased_until", "wakes", "asked", "captures_begun")
+_LEASE = ("lease_token", "leased_until", "wakes", "seen", "asked", "captures_begun")
 _INTENT = ("ordinal", "lease_token")
 
 DELIVERY_COLUMNS = _columns(deliveries, _DELIVERY)

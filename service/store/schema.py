@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.delivery import StoreUnavailable
 from service.store.clock import database_now
-from service.store.engines import Engines, engines
+from service.store.engines import Engines, engines, unbound
 from service.store.errors import SchemaOutdated, unavailable
 from service.store.tables import jobs, upsert
 
@@ -46,14 +46,17 @@ def bring_up(opened: Engines) -> str:
 def require_current(opened: Engines) -> None:
     """Return if the tables are today's; raises `SchemaOutdated` when they are missing or old."""
     if opened.file is not None and not opened.file.exists():
-        raise SchemaOutdated(None)
+        raise SchemaOutdated("there is no record in that place yet, and only `serve` and `migrate` make one")
     try:
-        with opened.writer.connect() as connection:
+        # The readers' engine: to look takes no lock, and neither makes a file nor needs one that can be written.
+        with opened.readers.connect() as connection:
             found = _found(connection)
     except DBAPIError as error:
         raise unavailable(error, opened.secrets) from error
+    if found is None:
+        raise SchemaOutdated("the database has no tables yet")
     if found != REVISIONS[-1]:
-        raise SchemaOutdated(found)
+        raise SchemaOutdated(f"the database is at version {found}, which is too old")
 
 
 def _found(connection: Connection) -> str | None:
@@ -67,6 +70,7 @@ def _found(connection: Connection) -> str | None:
 
 def _upgraded(connection: Connection) -> str:
     if connection.dialect.name == "postgresql":  # SQLite's transaction holds its write lock already
+        unbound(connection)
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     found = _found(connection)
     if found == REVISIONS[-1]:

@@ -91,6 +91,7 @@ deliveries = Table(
     _count("claims"),
     _count("errors"),
     _count("postponed"),
+    _count("bad_documents"),
     _count("round"),
     Column("send_to", Words),
     Column("closed_waiting", Boolean, nullable=False, server_default=false()),
@@ -114,6 +115,7 @@ deliveries = Table(
     Column("lease_token", Words),
     Column("leased_until", Instant),
     _count("wakes"),  # wake-ups ever
+    _count("seen"),  # what `wakes` was at the last claim that was saved; more now, and a wake-up made it due
     _count("asked"),  # what `wakes` was at the last retry or resend: newer than a claim, it keeps the delivery open
     _count("captures_begun"),
 )

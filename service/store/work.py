@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.delivery import (
+    AlreadySent,
     Arrival,
     Capture,
     Claim,
@@ -62,7 +63,10 @@ def save(book: Book, claim: Claim, delivery: Delivery, schedule: Schedule, entri
 def begin_send(book: Book, claim: Claim, send: Send) -> None:
     after = life.send_begun(_leased(book, claim), claim, send, book.now)
     reached = (send.delivery_id, send.recipient_key, send.channel)
-    for other in (intent.value for intent in book.sends.all()):
+    others = [intent.value for intent in book.sends.all()]
+    if any((o.delivery_id, o.round, o.outcome) == (send.delivery_id, send.round, Settled.ACCEPTED) for o in others):
+        raise AlreadySent
+    for other in others:
         same = (other.delivery_id, other.recipient_key, other.channel) == reached
         if other.id == send.id or (same and other.outcome is Settled.OPEN):
             raise IntentOpen
@@ -111,7 +115,7 @@ def settle_capture(book: Book, capture: Capture, entries: Sequence[Entry], began
         begun_under = known.lease_token
         settled = _answered(book, known.value, capture)
         if settled == known.value and capture.outcome is known.value.outcome:
-            entries = ()  # told twice
+            return  # told twice
         book.captures.put(capture.id, replace(known, value=settled))
     book.put(life.capture_settled(held, capture, begun_under, book.now, began_at=began_at), *entries)
 

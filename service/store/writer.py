@@ -1,28 +1,45 @@
 """The one thread that writes: it commits what has gathered in one transaction and answers each caller after that."""
 
 import asyncio
+import math
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from service.delivery import Clock, CommitInDoubt, IntentOpen, LeaseLost, StoreUnavailable
+from service.delivery import AlreadySent, Clock, CommitInDoubt, IntentOpen, LeaseLost, StoreUnavailable
 from service.store.book import Book
 from service.store.clock import shift
 from service.store.engines import Engines
-from service.store.errors import Again, Unknown, at_commit, lost, nobodys_fault, passing, unavailable
+from service.store.errors import (
+    Again,
+    RowLocked,
+    Unknown,
+    at_commit,
+    locked,
+    lost,
+    nobodys_fault,
+    passing,
+    unavailable,
+)
 
 T = TypeVar("T")
+
+_log = structlog.get_logger()
 
 GROUP = 256
 """The most writes in one transaction."""
 _TRIES = 3
 # What a write may answer its own caller with while the rest of the group is committed; it has then changed nothing.
-_ANSWERS = (LeaseLost, IntentOpen, Unknown)
+_ANSWERS = (LeaseLost, AlreadySent, IntentOpen, Unknown)
+_QUIET = 0.1  # seconds without a write after which SQLite's log is emptied,
+_TIDY_EVERY = 5.0  # and how many there are between two attempts at that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +64,10 @@ class Writer:
     """The thread and its queue; start, then `write` from the event loop, then `close`."""
 
     def __init__(self, opened: Engines, clock: Clock) -> None:
-        self._engine = opened.writer
-        self._secrets = opened.secrets
+        self._opened = opened
         self._clock = clock
+        self._wrote = False
+        self._tidied = -math.inf
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
@@ -73,6 +91,7 @@ class Writer:
     def _run(self) -> None:
         while (group := self._gathered())[0] is not None:
             waiting = [one for one in group if one is not None]
+            self._wrote = True
             answers = self._answers([one.write for one in waiting])
             self._loop.call_soon_threadsafe(_tell, list(zip(waiting, answers, strict=True)))
             if group[-1] is None:
@@ -80,13 +99,35 @@ class Writer:
 
     def _gathered(self) -> list[_Waiting | None]:
         """Wait for a write; return it with all that came meanwhile, or up to the word to end."""
-        group = [self._queue.get()]
+        group = [self._next()]
         while group[-1] is not None and len(group) < GROUP:
             try:
                 group.append(self._queue.get_nowait())
             except queue.Empty:
                 break
         return group
+
+    def _next(self) -> _Waiting | None:
+        while (quiet := self._quiet_for()) is not None:
+            try:
+                return self._queue.get(timeout=quiet)
+            except queue.Empty:
+                self._tidy()
+        return self._queue.get()
+
+    def _quiet_for(self) -> float | None:
+        """Return how long nothing is to come before the log is emptied; None when there is nothing in it of ours."""
+        if not (self._wrote and self._opened.has_log()):
+            return None  # who never writes, a command that only looks, leaves the log to those who do
+        return max(_QUIET, self._tidied + _TIDY_EVERY - self._clock.monotonic())
+
+    def _tidy(self) -> None:
+        self._tidied = self._clock.monotonic()
+        try:
+            self._opened.empty_log()
+        except (sqlite3.Error, DBAPIError) as error:
+            # Nothing is lost; if it is not just that others are at work, the next write meets it and says so.
+            _log.debug("store.log_not_emptied", reason=type(error).__name__)
 
     def _answers(self, group: Sequence[Write[Any]]) -> list[Any]:
         """Commit a group; return for each write its result or the exception that its caller is to see."""
@@ -99,12 +140,29 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - one of them is guilty, and is told; the thread lives on
             if len(group) == 1:
                 return [self._ours(error)]
-            return [answer for write in group for answer in self._answers([write])]
+            return self._one_by_one(group)
+
+    def _one_by_one(self, group: Sequence[Write[Any]]) -> list[Any]:
+        """Commit each alone. A row that another holds is waited for once, not by each write that is about it."""
+        answers: list[Any] = []
+        held: dict[str, str] = {}
+        for write in group:
+            if write.key in held:
+                answers.append(RowLocked(held[write.key]))
+                continue
+            (answer,) = self._answers([write])
+            if isinstance(answer, RowLocked) and write.key is not None:
+                held[write.key] = str(answer)
+            answers.append(answer)
+        return answers
 
     def _ours(self, error: Exception) -> Exception:
         if isinstance(error, Again):
             return StoreUnavailable(f"database: others were in the way: {error}")
-        return unavailable(error, self._secrets) if isinstance(error, DBAPIError) else error
+        if not isinstance(error, DBAPIError):
+            return error
+        told = unavailable(error, self._opened.secrets)
+        return RowLocked(str(told)) if locked(error) else told
 
     def _committed(self, group: Sequence[Write[Any]], tries: int = _TRIES) -> list[Any]:
         """Try a group until nobody is in its way. Nothing is written before the commit, so each try is as the first."""
@@ -116,17 +174,17 @@ class Writer:
         except DBAPIError as error:
             if tries == 1 or not (passing(error) or lost(error)):
                 if nobodys_fault(error):
-                    raise unavailable(error, self._secrets) from error
+                    raise unavailable(error, self._opened.secrets) from error
                 raise
         return self._committed(group, tries - 1)
 
     def _tried(self, group: Sequence[Write[Any]]) -> list[Any]:
-        with self._engine.connect() as connection:
+        with self._opened.writer.connect() as connection:
             answers = _applied(connection, group, shift(self._clock))
             try:
                 connection.commit()
             except DBAPIError as error:
-                raise at_commit(error, self._secrets) from error
+                raise at_commit(error, self._opened.secrets) from error
             return answers
 
 

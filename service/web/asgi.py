@@ -31,8 +31,11 @@ def under(prefixes: Iterable[str], routes: Routes) -> Routes:
     return {prefix + path: methods for prefix in ("", *prefixes) for path, methods in routes.items()}
 
 
-def application(routes: Routes) -> ASGIApp:
-    """Return an application of exactly these paths and methods: no HEAD for GET, no redirect to another slash."""
+def application(routes: Routes, alarm: Callable[[str], None]) -> ASGIApp:
+    """Return an application of exactly these paths and methods: no HEAD for GET, no redirect to another slash.
+
+    `alarm` is told the name of the log event when a request meets a bug.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -40,12 +43,12 @@ def application(routes: Routes) -> ASGIApp:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            await _http(routes, scope, receive, send)
+            await _http(routes, alarm, scope, receive, send)
 
     return app
 
 
-async def _http(routes: Routes, scope: Scope, receive: Receive, send: Send) -> None:
+async def _http(routes: Routes, alarm: Callable[[str], None], scope: Scope, receive: Receive, send: Send) -> None:
     methods = routes.get(scope["path"])
     if methods is None:
         response = error(404, "not_found")
@@ -57,7 +60,8 @@ async def _http(routes: Routes, scope: Scope, receive: Receive, send: Send) -> N
         except ClientDisconnect:  # nobody is left to answer
             return
         except Exception:  # noqa: BLE001  # a bug of ours: it is logged, and the caller may try again
-            _log.exception("alarm.request_failed")
+            _log.exception("alarm.unexpected_error")
+            alarm("alarm.unexpected_error")
             response = error(503, "unavailable")
     await response(scope, receive, send)
 

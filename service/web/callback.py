@@ -53,7 +53,7 @@ def public_app(
         "/livez": {"GET": livez},
         "/readyz": {"GET": PublicHealth(store=store).readyz},
     }
-    return application(under(prefixes, routes))
+    return application(under(prefixes, routes), metrics.alarm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

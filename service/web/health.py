@@ -36,7 +36,8 @@ def admin_app(
             "/livez": {"GET": livez},
             "/readyz": {"GET": health.readyz},
             "/metrics": {"GET": health.show_metrics},
-        }
+        },
+        metrics.alarm,
     )
 
 

@@ -50,7 +50,7 @@ def _deliveries() -> None:
         _word("reason"),
         _needed("lane"),
         *map(_instant, ("due_at", "no_send_before")),
-        *map(_count, ("attempt", "claims", "errors", "postponed", "round")),
+        *map(_count, ("attempt", "claims", "errors", "postponed", "bad_documents", "round")),
         _word("send_to"),
         sa.Column("closed_waiting", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("patience_used", sa.Double, nullable=False, server_default=sa.text("0.0")),
@@ -63,7 +63,7 @@ def _deliveries() -> None:
         *map(_instant, ("captured_at", "captured_known_at", "voided_at", "closed_at")),
         _word("lease_token"),
         _instant("leased_until"),
-        *map(_count, ("wakes", "asked", "captures_begun")),
+        *map(_count, ("wakes", "seen", "asked", "captures_begun")),
     )
     due = sa.text("due_at IS NOT NULL")
     op.create_index(

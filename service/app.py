@@ -65,7 +65,8 @@ async def open_app(
     clock = clock or SystemClock()
     metrics = Metrics(settings.channels)
     async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(open_channel(n, settings, clock)) for n in settings.channels]
+        opening = [open_channel(name, settings, clock, metrics.alarm) for name in settings.channels]
+        channels = [await stack.enter_async_context(opened) for opened in opening]
         renderer = renderer_of(settings, channels)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock))
@@ -145,7 +146,8 @@ def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRend
             folders=sorted({channel.template for channel in channels}),
         )
     except TemplateError as exc:
-        raise SettingsError((f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
+        named = str(exc).startswith("DELIVERY_")
+        raise SettingsError((str(exc) if named else f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
 
 
 def dintero_of(settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Dintero]:
@@ -181,24 +183,35 @@ def prefixes_of(settings: Settings) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def open_channel(name: str, settings: Settings, clock: Clock) -> AsyncIterator[Channel]:
+async def open_channel(
+    name: str, settings: Settings, clock: Clock, alarm: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Channel]:
     """Open one channel by its name in CHANNELS; raises `SettingsError` when it cannot be imported or opened."""
     async with AsyncExitStack() as stack:
         try:
-            channel = await stack.enter_async_context(_channel(name, settings, clock))
+            channel = await stack.enter_async_context(_channel(name, settings, clock, alarm))
         except Exception as exc:
             # Whatever somebody's own factory raises, it is about what CHANNELS or its own settings say.
             raise SettingsError((f"DELIVERY_CHANNELS: {name} cannot be opened: {scrub(str(exc))}",)) from exc
         yield channel
 
 
-def _channel(name: str, settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Channel]:
+def _channel(
+    name: str, settings: Settings, clock: Clock, alarm: Callable[[str], None]
+) -> AbstractAsyncContextManager[Channel]:
     module, _, factory = BUILT_IN.get(name, name).partition(":")
     opener = getattr(importlib.import_module(module), factory)
     opened: AbstractAsyncContextManager[Channel]
     if name != "email":
-        context = ChannelContext(account_id=settings.account_id, clock=clock, environ=settings.channel_settings)
-        opened = opener(context)
+        opened = opener(
+            ChannelContext(
+                account_id=settings.account_id,
+                clock=clock,
+                environ=settings.channel_settings,
+                redirect_email=settings.redirect_to.email if settings.redirect_to else None,
+                redirect_phone=settings.redirect_to.phone if settings.redirect_to else None,
+            )
+        )
         return opened
     assert settings.smtp_url is not None
     assert settings.mail_from is not None
@@ -211,6 +224,7 @@ def _channel(name: str, settings: Settings, clock: Clock) -> AbstractAsyncContex
         redirect_to=settings.redirect_to.email if settings.redirect_to else None,
         connections=settings.concurrency,
         clock=clock,
+        alarm=alarm,
     )
     return opened
 

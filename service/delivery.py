@@ -628,11 +628,17 @@ class Channel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelContext:
-    """What the factory of an outside adapter is given. `environ` holds the DELIVERY_* settings, its own among them."""
+    """What the factory of an outside adapter is given.
+
+    `environ` holds the DELIVERY_* settings that are not the service's, with their full names. With REDIRECT_TO, every
+    message goes to `redirect_email` or `redirect_phone` instead, and its `Recipient.redirected_from` says so.
+    """
 
     account_id: str
     clock: Clock
     environ: tuple[tuple[str, str], ...]
+    redirect_email: str | None = None
+    redirect_phone: str | None = None
 
 
 class Renderer(Protocol):

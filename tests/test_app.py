@@ -17,7 +17,7 @@ from service.settings import Need, SettingsError, load_settings
 from service.simulator.api import open_provider
 from service.simulator.mail import MailServer, open_mail_server
 from service.store import migrate as migrate_store
-from tests.fakes import FakeChannel, MovedClock
+from tests.fakes import ACCOUNT, FakeChannel, MovedClock
 from tests.stage import Stage, environment, open_stage
 
 
@@ -116,6 +116,7 @@ async def test_a_blind_copy_is_a_second_mail_that_changes_nothing(tmp_path: Path
         to = [mail.recipients[0] for mail in stage.mail.inbox]
         assert to.count("archive@butikken.example") == 1
         assert len(stage.provider.captures_asked) == 2
+        assert b'alarms_total{alarm="blind_copy_failed"} 1.0' in stage.app.metrics.render(None)
 
 
 async def test_a_resend_to_another_address_says_that_it_is_a_copy(tmp_path: Path) -> None:
@@ -159,14 +160,20 @@ async def test_an_adapter_of_ones_own_delivers(tmp_path: Path, monkeypatch: pyte
     module = ModuleType("pigeons")
     module.open_pigeon = open_pigeon  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pigeons", module)
-    settings = {"DELIVERY_CHANNELS": "pigeons:open_pigeon"}
+    settings = {
+        "DELIVERY_CHANNELS": "pigeons:open_pigeon",
+        "DELIVERY_PIGEON_KEY": "corn",
+        "DELIVERY_REDIRECT_TO": "tester@butikken.example",
+    }
     async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=settings) as stage:
         transaction_id = stage.sell()
         await stage.settle()
         delivery = await stage.delivery(transaction_id)
         assert (delivery.outcome, delivery.channel) == (Outcome.COMPLETED, "pigeon")
         assert stage.mail.inbox == []
-        assert len(contexts) == 1
+        assert [(c.account_id, dict(c.environ), c.redirect_email) for c in contexts] == [
+            (ACCOUNT, {"DELIVERY_PIGEON_KEY": "corn"}, "tester@butikken.example")
+        ]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -51,8 +51,11 @@ class EmailChannel:
     name = "email"
     template = "mail"
 
-    def __init__(self, *, account_id: str, addresses: Addresses, smtp: SmtpAddress, relay: Relay) -> None:
+    def __init__(
+        self, *, account_id: str, addresses: Addresses, smtp: SmtpAddress, relay: Relay, alarm: Callable[[str], None]
+    ) -> None:
         self._account_id = account_id
+        self._alarm = alarm
         self._addresses = addresses
         self._domain = addresses.mail_from.address.rpartition("@")[2]
         self._smtp = smtp
@@ -106,7 +109,7 @@ class EmailChannel:
         if self._addresses.bcc is None:
             return
         if len(self._copies) >= _MOST_COPIES:
-            _log.warning("alarm.blind_copy_failed", message_id=composed.message_id, reason="too many are waiting")
+            self._copy_failed("too many are waiting", message_id=composed.message_id)
             return
         target = self._addresses.redirect_to or self._addresses.bcc.address
         task = asyncio.create_task(self._copy(target, composed))
@@ -117,7 +120,7 @@ class EmailChannel:
         try:
             await self._relay.deliver(self._addresses.mail_from.address, target, composed.content)
         except DeliveryFailure as exc:
-            _log.warning("alarm.blind_copy_failed", message_id=composed.message_id, reason=exc.reason)
+            self._copy_failed(exc.reason, message_id=composed.message_id)
 
     async def finish_copies(self) -> None:
         """Wait a little for the blind copies under way, then give them up."""
@@ -128,7 +131,11 @@ class EmailChannel:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
         if late:
-            _log.warning("alarm.blind_copy_failed", reason=f"{len(late)} were not sent before the stop")
+            self._copy_failed(f"{len(late)} were not sent before the stop")
+
+    def _copy_failed(self, reason: str, **about: str) -> None:
+        self._alarm("alarm.blind_copy_failed")
+        _log.warning("alarm.blind_copy_failed", reason=reason, **about)
 
     async def check(self) -> str:
         """Connect, sign in and leave without sending; return what was found, or raise as `send`."""
@@ -172,11 +179,13 @@ async def open_email(
     redirect_to: str | None,
     connections: int,
     clock: Clock,
+    alarm: Callable[[str], None] = lambda _: None,
     hostname: str | None = None,
 ) -> AsyncIterator[EmailChannel]:
     """Open the channel with up to `connections` connections to the relay; none is made before the first mail.
 
-    `hostname` is the name we give in EHLO (default: the machine's). Raises `ValueError` for settings that cannot work.
+    `alarm` is told the name of a log event that a person should know. `hostname` is the name we give in EHLO (default:
+    the machine's). Raises `ValueError` for settings that cannot work.
     """
     addresses = Addresses(
         mail_from=_on_the_wire(mail_from),
@@ -187,7 +196,7 @@ async def open_email(
     smtp = parse_smtp_url(smtp_url)
     context = tls_context(smtp.security)
     relay = Relay(smtp, connections=connections, clock=clock, hostname=hostname or _own_hostname(), context=context)
-    channel = EmailChannel(account_id=account_id, addresses=addresses, smtp=smtp, relay=relay)
+    channel = EmailChannel(account_id=account_id, addresses=addresses, smtp=smtp, relay=relay, alarm=alarm)
     try:
         yield channel
     finally:

@@ -223,19 +223,21 @@ async def test_a_statement_that_is_stopped_is_unavailable(
     postgres_database: str, postgres_admin: psycopg.Connection, clock: MovedClock
 ) -> None:
     """As the server stops one that takes too long."""
-    begun = threading.Event()
-    stop = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+    stop = (
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'"
+    )
 
     def sleep(connection: Connection) -> None:
-        begun.set()
         connection.exec_driver_sql("SELECT pg_sleep(60)")
 
     async with open_store(postgres_database, clock=clock) as store:
-        for call in (store._read(sleep), store._writer.write(Write(apply=lambda book: sleep(book.connection)))):
-            begun.clear()
+        for write in (False, True):
+            call = (
+                store._writer.write(Write(apply=lambda book: sleep(book.connection))) if write else store._read(sleep)
+            )
             asked = asyncio.ensure_future(call)
-            while not begun.is_set() or not postgres_admin.execute(stop).fetchall():
-                await asyncio.sleep(0)
+            while not asked.done() and not postgres_admin.execute(stop).fetchall():
+                await asyncio.sleep(0.01)
             with pytest.raises(StoreUnavailable, match="cancel"):
                 await asked
         await store.ping()

@@ -23,7 +23,7 @@ from service.dintero.callback import Authenticator
 from service.dintero.client import CAPTURE_TIMEOUT, Dintero, open_dintero
 from service.metrics import Metrics
 from service.pdf import open_inspector
-from service.pipeline import Pipeline
+from service.pipeline import Parts, Pipeline
 from service.privacy import scrub
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplateRenderer, open_renderer
@@ -71,10 +71,10 @@ async def open_app(
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock))
         rules = rules_of(settings)
-        pipeline = Pipeline(
+        parts = Parts(
             store=store,
             payments=payments,
-            channels=channels,
+            channels=tuple(channels),
             renderer=renderer,
             inspector=await stack.enter_async_context(open_inspector()),
             rules=rules,
@@ -84,7 +84,7 @@ async def open_app(
         )
         worker = Worker(
             store=store,
-            pipeline=pipeline,
+            pipeline=Pipeline(parts),
             rules=rules,
             clock=clock,
             metrics=metrics,

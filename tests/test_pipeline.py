@@ -40,7 +40,7 @@ from service.delivery import (
     UnconfirmedFailure,
 )
 from service.metrics import Metrics
-from service.pipeline import Pipeline
+from service.pipeline import Parts, Pipeline
 from service.store import open_store
 from service.worker import Worker
 from tests.fakes import (
@@ -78,7 +78,7 @@ class Bench:
 
     def worker(self, *, stop_grace: float = 5, alone: float = 20) -> Worker:
         metrics = Metrics()
-        pipeline = Pipeline(
+        parts = Parts(
             store=self.store,
             payments=self.payments,
             channels=(self.channel,),
@@ -91,7 +91,7 @@ class Bench:
         )
         return Worker(
             store=self.store,
-            pipeline=pipeline,
+            pipeline=Pipeline(parts),
             rules=self.rules,
             clock=self.clock,
             metrics=metrics,

@@ -1,0 +1,61 @@
+"""The verbs: one pass over a claimed delivery, from reading the transaction to the capture, and what is said of it."""
+
+from collections.abc import Callable
+
+from service.decide import IN_DOUBT, Decision, Deliver, Ending, StartCapture, by_content, by_standing, next_effect
+from service.delivery import Claim, Outcome
+from service.pipeline.capturing import settle_open_capture, start_capture
+from service.pipeline.ending import end, look_at_completed
+from service.pipeline.reading import learn_collection, read, resolve
+from service.pipeline.sending import deliver, settle_open_sends
+from service.pipeline.work import Parts, Passed, Work, database_now
+
+__all__ = ["Parts", "Passed", "Pipeline"]
+
+
+class Pipeline:
+    """Drives deliveries; everything it talks to is given to it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def advance(self, claim: Claim, move: Callable[[str], bool]) -> Passed:
+        """Take a delivery as far as it goes now. `move` asks for a slot of a channel's lane and says if it got one.
+
+        Raises `LeaseLost` and `StoreUnavailable`; the intents it committed tell the next pass where it was.
+        """
+        work = Work(
+            parts=self._parts,
+            claim=claim,
+            claimed_at=self._parts.clock.now(),
+            delivery=claim.delivery,
+            sends=list(claim.sends),
+            captures=list(claim.captures),
+            entries=[],
+            move=move,
+        )
+        if claim.delivery.outcome is Outcome.COMPLETED:
+            return await look_at_completed(work)
+        return end(work, await _run(work))
+
+
+async def _run(work: Work) -> Ending:
+    decision = await read(work) or await _next(work)
+    while isinstance(decision, Deliver | StartCapture):
+        act = deliver(work, decision) if isinstance(decision, Deliver) else start_capture(work)
+        # An effect that succeeded says nothing; what comes next rests on a new read.
+        decision = await act or await read(work) or await _next(work)
+    return decision
+
+
+async def _next(work: Work) -> Decision:
+    now, transaction = work.parts.clock.now(), work.known
+    await settle_open_sends(work)
+    in_doubt = any(send.outcome in IN_DOUBT for send in work.sends)
+    verdict: Ending | None = by_standing(work.delivery, transaction, in_doubt=in_doubt, now=now)
+    verdict = verdict or await resolve(work) or by_content(transaction)
+    verdict = verdict or await settle_open_capture(work)
+    if verdict:
+        return verdict
+    learn_collection(work)
+    return next_effect(work.delivery, transaction, work.sends, work.parts.rules, database_now(work))

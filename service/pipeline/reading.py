@@ -1,0 +1,67 @@
+"""Reading the transaction, and what a read tells: who delivers, and whether its collection has begun."""
+
+from dataclasses import replace
+
+import structlog
+
+from service.decide import Ending, by_ownership, on_failure
+from service.delivery import DeliveryFailure, Result, Step, Transaction
+from service.pipeline.work import Work, enter, ids, took
+from service.privacy import scrub
+
+FRESH_SECONDS = 30.0
+"""Seconds for which a read counts before an effect (design.md, "Collection")."""
+_log = structlog.get_logger()
+
+
+def same(before: Transaction, after: Transaction) -> bool:
+    """Tell whether a transaction that was read twice is still the one that an effect was decided and prepared on."""
+    return before is after or before == replace(after, read_at=before.read_at)
+
+
+async def read(work: Work, *, fresh_for: float = 0.0) -> Ending | None:
+    """Read the transaction unless a younger one is at hand; None means that it is there."""
+    if work.transaction and (work.parts.clock.now() - work.transaction.read_at).total_seconds() < fresh_for:
+        return None
+    began = work.parts.clock.monotonic()
+    try:
+        transaction = await work.parts.payments.read(work.delivery.transaction_id)
+    except DeliveryFailure as failure:
+        return on_failure(failure, lane=work.delivery.lane, nothing_yet=work.delivery.product_type is None)
+    took_ms = took(work, "fetch", began)
+    if work.transaction and work.transaction.findings != transaction.findings:
+        work.ours = False  # who delivers is asked again; what has begun stays ours all the same
+    if work.delivery.product_type is None:
+        enter(work, Step.FETCH, Result.ACCEPTED, detail=scrub(f"{transaction.product_type} is {transaction.status}"))
+    work.transaction = transaction
+    work.delivery = replace(
+        work.delivery,
+        product_type=transaction.product_type or work.delivery.product_type,
+        invoice_number=transaction.invoice_number or work.delivery.invoice_number,
+        merchant_reference=transaction.merchant_reference or work.delivery.merchant_reference,
+        amount=transaction.amount,
+        currency=transaction.currency,
+    )
+    _log.info("delivery.fetched", **ids(work), status=transaction.status, duration_ms=took_ms)
+    return None
+
+
+async def resolve(work: Work) -> Ending | None:
+    """Find out once in a pass whether it is ours; what we have begun stays ours, whatever the settings become."""
+    if work.ours or work.sends or work.captures or work.delivery.delivered_at:
+        return None
+    try:
+        resolution = await work.parts.payments.resolve(work.known)
+    except DeliveryFailure as failure:
+        return on_failure(failure, lane=work.delivery.lane)
+    work.delivery = replace(work.delivery, decided_by=resolution.decided_by)
+    verdict = by_ownership(work.known, resolution)
+    work.ours = verdict is None
+    return verdict
+
+
+def learn_collection(work: Work) -> None:
+    collection = work.known.collection
+    if collection.begun and work.delivery.captured_known_at is None:
+        now = work.parts.clock.now()
+        work.delivery = replace(work.delivery, captured_at=collection.begun_at or now, captured_known_at=now)

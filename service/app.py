@@ -18,7 +18,15 @@ from starlette.types import ASGIApp
 from service.channels import BUILT_IN
 from service.clock import SystemClock
 from service.decide import Rules
-from service.delivery import Channel, ChannelContext, Clock, DeliveryFailure, Store, StoreUnavailable
+from service.delivery import (
+    Channel,
+    ChannelContext,
+    Clock,
+    DeliveryFailure,
+    PermanentFailure,
+    Store,
+    StoreUnavailable,
+)
 from service.dintero.callback import Authenticator
 from service.dintero.client import CAPTURE_TIMEOUT, Dintero, open_dintero
 from service.metrics import Metrics
@@ -29,8 +37,8 @@ from service.record_json import delivery_json
 from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.serving import listen, serving
 from service.settings import Settings, SettingsError
+from service.store import SchemaOutdated, open_store
 from service.store import migrate as migrate_store
-from service.store import open_store
 from service.web.callback import public_app
 from service.web.health import Trouble, admin_app
 from service.worker import Worker
@@ -63,10 +71,11 @@ async def open_app(
 ) -> AsyncIterator[App]:
     """Open the service with these settings; tests enter the same one, with a clock that they move."""
     clock = clock or SystemClock()
-    metrics = Metrics(settings.channels)
+    metrics = Metrics()
     async with AsyncExitStack() as stack:
         opening = [open_channel(name, settings, clock, metrics.alarm) for name in settings.channels]
         channels = [await stack.enter_async_context(opened) for opened in opening]
+        metrics.show_channels(channel.name for channel in channels)
         renderer = renderer_of(settings, channels)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock))
@@ -192,7 +201,8 @@ async def open_channel(
             channel = await stack.enter_async_context(_channel(name, settings, clock, alarm))
         except Exception as exc:
             # Whatever somebody's own factory raises, it is about what CHANNELS or its own settings say.
-            raise SettingsError((f"DELIVERY_CHANNELS: {name} cannot be opened: {scrub(str(exc))}",)) from exc
+            said = scrub(str(exc), settings.secret_texts)
+            raise SettingsError((f"DELIVERY_CHANNELS: {name} cannot be opened: {said}",)) from exc
         yield channel
 
 
@@ -314,19 +324,20 @@ class CheckResult:
 async def check(settings: Settings) -> list[CheckResult]:
     """Try the settings for real: store, token, channels, templates, public URL."""
     clock = SystemClock()
-    results = [await _tried("store", _check_store(settings))]
+    tried = partial(_tried, settings)
+    results = [await tried("store", _check_store(settings))]
     async with AsyncExitStack() as stack:
         payments = await stack.enter_async_context(dintero_of(settings, clock))
-        results.append(await _tried("token", payments.check()))
+        results.append(await tried("token", payments.check()))
         channels = []
         for name in settings.channels:
             try:
                 channels.append(await stack.enter_async_context(open_channel(name, settings, clock)))
             except SettingsError as exc:
                 results.append(CheckResult(name=f"channel {name}", ok=False, detail="; ".join(exc.mistakes)))
-        results.extend([await _tried(f"channel {channel.name}", channel.check()) for channel in channels])
-        results.append(await _tried("templates", _check_templates(settings, channels)))
-        results.extend([await _tried("public URL", payments.reach(f"{url}/callback")) for url in settings.public_url])
+        results.extend([await tried(f"channel {channel.name}", channel.check()) for channel in channels])
+        results.append(await tried("templates", _check_templates(settings, channels)))
+        results.extend([await tried("public URL", payments.reach(f"{url}/callback")) for url in settings.public_url])
     return results
 
 
@@ -339,18 +350,22 @@ _MEND = {
 }
 
 
-async def _tried(name: str, trying: Awaitable[str]) -> CheckResult:
+async def _tried(settings: Settings, name: str, trying: Awaitable[str]) -> CheckResult:
     try:
         return CheckResult(name=name, ok=True, detail=await trying)
-    except DeliveryFailure as exc:
-        found = exc.reason
-    except (StoreUnavailable, SettingsError) as exc:
-        found = str(exc)
+    except SchemaOutdated as exc:  # it says by itself what is to be done
+        return CheckResult(name=name, ok=False, detail=str(exc))
+    except (DeliveryFailure, StoreUnavailable, SettingsError) as exc:
+        found = scrub(str(exc), settings.secret_texts)
+    except Exception as exc:  # noqa: BLE001 - somebody's own channel; the other results are wanted all the same
+        found = f"{type(exc).__name__}: {scrub(str(exc), settings.secret_texts)}"
     mend = f" To mend it: {_MEND[name]}." if name in _MEND else ""
     return CheckResult(name=name, ok=False, detail=f"{found.rstrip('.')}.{mend}")
 
 
 async def _check_templates(settings: Settings, channels: Sequence[Channel]) -> str:
+    if not channels:
+        raise PermanentFailure("not tried, for no channel could be opened")
     renderer_of(settings, channels)
     return "every template renders in every language"
 

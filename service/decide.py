@@ -29,6 +29,7 @@ from service.privacy import scrub
 OURS = frozenset({"kravia.invoice_b2b", "kravia.invoice_b2c"})
 NEVER_COMPLETED_AFTER = timedelta(hours=24)
 LOOK_AGAIN_AFTER = 3600.0
+CLOCKS_DIFFER = timedelta(seconds=60)
 LONGEST_DELAY = 86400.0
 IN_DOUBT = frozenset({Settled.OPEN, Settled.UNCONFIRMED})
 _ENDED = {
@@ -169,12 +170,15 @@ def delivered(delivery: Delivery, sends: Sequence[Send]) -> bool:
 
 
 def is_copy(delivery: Delivery, sends: Sequence[Send]) -> bool:
-    """Tell whether a resend is a copy of what the customer has, or may have; it may also be the first that arrives."""
-    if delivery.round == 0:
-        return False
+    """Tell whether a resend is a copy of what the customer has, or may have; it may also be the first that arrives.
+
+    Decided with the first send of a round and kept in its purpose, so that a repeat reads as what it repeats.
+    """
+    of_round = next((send for send in sends if send.round == delivery.round), None)
+    if of_round is not None or delivery.round == 0:
+        return of_round is not None and of_round.purpose is Purpose.RESEND
     had = IN_DOUBT | {Settled.ACCEPTED}
-    stated = delivery.delivered_at is not None and not any(send.outcome is Settled.ACCEPTED for send in sends)
-    return stated or any(send.round < delivery.round and send.outcome in had for send in sends)
+    return delivery.delivered_at is not None or any(send.outcome in had for send in sends)
 
 
 def next_effect(
@@ -211,7 +215,7 @@ def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: date
         return Wait(reason=delivery.reason or "not to be sent yet", seconds=left, no_send=True)
     if doubtful:
         return Deliver(purpose=Purpose.REPEAT, again=doubtful[-1])
-    return Deliver(purpose=Purpose.RESEND if delivery.round else Purpose.FIRST)
+    return Deliver(purpose=Purpose.RESEND if is_copy(delivery, sends) else Purpose.FIRST)
 
 
 def open_capture(captures: Sequence[Capture]) -> Capture | None:
@@ -238,7 +242,7 @@ def resolve_capture(
         detail = None if event else "collection has begun"
         settled = replace(capture, outcome=Settled.ACCEPTED, event_id=event.id if event else None, detail=detail)
         return Told(capture=settled)
-    if failed := new_failure(own, earlier):
+    if failed := new_failure(capture, own, earlier):
         then = after_failed_capture(failed)
         return Told(
             capture=replace(capture, outcome=Settled.REFUSED, event_id=failed.id, detail=then.reason), then=then
@@ -261,10 +265,24 @@ def own_events(capture: Capture, transaction: Transaction) -> list[CaptureEvent]
     ]
 
 
-def new_failure(own: Sequence[CaptureEvent], earlier: Sequence[Capture]) -> CaptureEvent | None:
-    """Return our latest failed event, unless an earlier capture was settled by it."""
-    known = {capture.event_id for capture in earlier if capture.event_id is not None}
-    return next((event for event in reversed(own) if not event.success and event.id not in known), None)
+def new_failure(capture: Capture, own: Sequence[CaptureEvent], earlier: Sequence[Capture]) -> CaptureEvent | None:
+    """Return our latest failed event that this capture left, and not one before it.
+
+    What an earlier capture was settled by is known by its id; what one left that was refused without an answer, by its
+    time, give or take what the provider's clock may differ. An event with neither tells nothing.
+    """
+    known = {before.event_id for before in earlier if before.event_id is not None}
+    since = capture.begun_at - CLOCKS_DIFFER
+    return next(
+        (
+            event
+            for event in reversed(own)
+            if not event.success
+            and (event.id is None or event.id not in known)
+            and (event.id is not None if event.at is None else event.at >= since)
+        ),
+        None,
+    )
 
 
 def after_failed_capture(event: CaptureEvent) -> Wait | Close:

@@ -48,7 +48,7 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """One process's counters, in their own registry. What only the record knows (open, due) comes with `render`."""
 
-    def __init__(self, channels: Iterable[str] = ()) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._callbacks = self._counter("callbacks", "Callbacks by what became of them.", "result")
@@ -59,9 +59,9 @@ class Metrics:
         self._steps = Histogram(
             f"{_PREFIX}step_seconds", "Duration of steps.", ["step"], registry=self._registry, buckets=_BUCKETS
         )
-        self._show(channels)
+        self._show()
 
-    def _show(self, channels: Iterable[str]) -> None:
+    def _show(self) -> None:
         """Make every label there is: a counter that is missing until its first event cannot be watched for it."""
         for counter, names in (
             (self._callbacks, CALLBACK_RESULTS),
@@ -71,9 +71,12 @@ class Metrics:
         ):
             for name in names:
                 counter.labels(name)
-        for channel in channels:
+
+    def show_channels(self, names: Iterable[str]) -> None:
+        """Make the labels of these channels' sends, likewise."""
+        for name in names:
             for outcome in _SEND_OUTCOMES:
-                self._sends.labels(channel, outcome)
+                self._sends.labels(name, outcome)
 
     def callback(self, result: str) -> None:
         """Count a callback by what became of it, one of `CALLBACK_RESULTS`."""

@@ -82,6 +82,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._more = False  # whether the last look left due work behind for want of slots
         self._suspects_at = clock.monotonic()
+        self._suspect: asyncio.Task[None] | None = None
         self._adopted_at: float | None = None
         self._looked_at: float | None = None
         self._stopping = asyncio.Event()
@@ -165,18 +166,23 @@ class Worker:
         """Run a delivery whose last claim ended without a save on its own, in case it is what brought us down.
 
         Nothing else is claimed meanwhile, but not for long: a silent relay may keep it for minutes, and others are due.
+        One that is not done by then goes on beside them, and no other suspect is taken before it ends.
         """
-        running = await self._claim_suspect()
-        if running is None:
+        if self._suspect is not None and not self._suspect.done():
             return
-        stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({running, stopping}, timeout=2 * self._alone, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        self._woken.set()
+        self._suspect = await self._claim_suspect()
+        if self._suspect is not None:
+            stopping = asyncio.create_task(self._stopping.wait())
+            both = {self._suspect, stopping}
+            await asyncio.wait(both, timeout=2 * self._alone, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            self._woken.set()
+        self._suspects_at = self._clock.monotonic()
 
     async def _claim_suspect(self) -> asyncio.Task[None] | None:
-        self._suspects_at = self._clock.monotonic()
         for lane in self._lanes:
+            if self._slots.free(lane) <= 0:
+                continue
             for claim in await self._store.claim(self._account_id, lane, 1, lease=self._lease, suspects=True):
                 return self._start(claim, lane, after=list(self._in_hand))
         return None
@@ -190,7 +196,16 @@ class Worker:
 
     async def _after(self, others: Collection[asyncio.Task[None]], claim: Claim, lane: str) -> None:
         """Give what is in hand a moment to end first; the lease is renewed meanwhile with theirs."""
-        await asyncio.wait(others, timeout=self._alone)
+        ended = asyncio.create_task(asyncio.wait(others))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({ended, stopping}, timeout=self._alone, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+            stopping.cancel()
+        if self._stopping.is_set():  # nothing is begun any more; the next process takes it when the lease ends
+            self._slots.taken[lane] -= 1
+            return
         await self._handle(claim, lane)
 
     def _done(self, task: asyncio.Task[None]) -> None:

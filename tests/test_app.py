@@ -230,3 +230,34 @@ async def test_templates_of_ones_own_channel_are_tried_at_start(
         async with open_stage(f"sqlite:///{tmp_path}/d.db", settings={"DELIVERY_CHANNELS": "letters:open_post"}):
             pass
     assert "post/invoice.txt" in str(_leaf(raised.value))
+
+
+async def test_nothing_that_an_outside_channel_says_gives_a_secret_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Talkative(FakeChannel):
+        async def check(self) -> str:
+            raise OSError("the gateway knows no key supersecretkey99")
+
+    @asynccontextmanager
+    async def open_talkative(context: ChannelContext) -> AsyncIterator[FakeChannel]:
+        yield Talkative()
+
+    @asynccontextmanager
+    async def open_broken(context: ChannelContext) -> AsyncIterator[FakeChannel]:
+        if context.environ:
+            raise ValueError(f"refused: {dict(context.environ)['DELIVERY_POST_KEY']}")
+        yield FakeChannel()
+
+    module = ModuleType("talkers")
+    module.open_talkative, module.open_broken = open_talkative, open_broken  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "talkers", module)
+    changes = {
+        "DELIVERY_CHANNELS": "talkers:open_talkative,talkers:open_broken",
+        "DELIVERY_POST_KEY": "supersecretkey99",
+    }
+    async with checked(tmp_path, **changes) as results:
+        assert "OSError: the gateway knows no key ***" in results["channel email"].detail
+        assert "refused: ***" in results["channel talkers:open_broken"].detail
+        assert "supersecretkey99" not in str(results)
+        assert results["token"].ok

@@ -17,6 +17,8 @@ from service.decide import (
     by_standing,
     delay_of,
     gives_up,
+    is_copy,
+    new_failure,
     next_effect,
     patience,
     resolve_capture,
@@ -322,3 +324,25 @@ def test_a_bad_document_is_fetched_once_through_the_schedule() -> None:
     wait = Wait(reason="not a PDF", document=True)
     assert gives_up(a_delivery(bad_documents=2, postponed=9), wait, RULES, NOW, has_it=False) is None
     assert gives_up(a_delivery(bad_documents=3), wait, RULES, NOW, has_it=False) == "not a PDF"
+
+
+def test_a_repeat_reads_as_what_it_repeats_whatever_becomes_known_later() -> None:
+    delivery = a_delivery(round=1)
+    doubtful, refused = a_send(Settled.UNCONFIRMED), a_send(Settled.REFUSED)
+    assert is_copy(delivery, (doubtful,))
+    assert not is_copy(delivery, (refused,))
+    copy = a_send(Settled.UNCONFIRMED, purpose=Purpose.RESEND, round_=1)
+    first = a_send(Settled.UNCONFIRMED, purpose=Purpose.FIRST, round_=1)
+    assert is_copy(delivery, (refused, copy))
+    assert not is_copy(delivery, (a_send(Settled.ACCEPTED), first))
+    assert not is_copy(a_delivery(), (a_send(Settled.ACCEPTED),))
+
+
+def test_a_failure_that_an_earlier_capture_left_does_not_count_again() -> None:
+    capture = replace(a_capture(Settled.UNCONFIRMED), begun_at=NOW + timedelta(hours=1))
+    for old in (an_event(success=False), replace(an_event(success=False), id=None)):
+        assert new_failure(capture, [old], (capture,)) is None
+    unknown = replace(an_event(success=False), id=None, at=None)
+    assert new_failure(capture, [unknown], (capture,)) is None
+    late = replace(an_event(success=False), id=None, at=NOW + timedelta(hours=1))
+    assert new_failure(capture, [late, unknown], (capture,)) == late

@@ -885,3 +885,62 @@ async def test_a_cancel_while_the_mail_is_under_way_says_that_the_customer_has_i
     assert (done.outcome, done.progress) == (Outcome.CANCELLED, ("delivered",))
     assert "the customer has the invoice" in (done.reason or "")
     assert bench.payments.captures == []
+
+
+async def test_nothing_is_begun_after_a_stop(bench: Bench) -> None:
+    await bench.arrive()
+    await bench.store.claim(ACCOUNT, "provider", 1, lease=60, suspects=False)
+    bench.payments.add(a_transaction(f"{ACCOUNT}.b"))
+    await bench.arrive(f"{ACCOUNT}.b")
+    reached, released = asyncio.Event(), asyncio.Event()
+    real = bench.channel.send
+
+    async def silent(composed: Composed) -> Receipt:
+        reached.set()
+        await released.wait()
+        return await real(composed)
+
+    bench.channel.send = silent  # type: ignore[method-assign]
+    worker = bench.worker(alone=5, stop_grace=2)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        await reached.wait()
+        bench.clock.advance(61)  # the dead process's lease ends: its delivery is a suspect, and waits for the other
+        while len(worker._in_hand) < 2:
+            bench.clock.advance(31)
+            await asyncio.sleep(0.05)
+        worker.stop()
+        await asyncio.sleep(0.1)
+        released.set()
+        await running
+    assert (await bench.delivery()).attempt == 0
+    assert len(bench.channel.sent) == 1
+
+
+async def test_suspects_come_one_at_a_time_and_leave_slots_to_others(bench: Bench) -> None:
+    ids = [f"{ACCOUNT}.{n}" for n in range(8)]
+    for transaction_id in ids:
+        bench.payments.add(a_transaction(transaction_id))
+        await bench.arrive(transaction_id)
+    await bench.store.claim(ACCOUNT, "provider", 8, lease=60, suspects=False)
+    bench.clock.advance(61)
+    most = sending = 0
+    real = bench.channel.send
+
+    async def counted(composed: Composed) -> Receipt:
+        nonlocal most, sending
+        sending += 1
+        most = max(most, sending)
+        await asyncio.sleep(0.05)
+        sending -= 1
+        return await real(composed)
+
+    bench.channel.send = counted  # type: ignore[method-assign]
+    worker = bench.worker(alone=0.01)
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30):
+        while any(delivery.outcome is Outcome.OPEN for delivery in await bench.store.listing()):
+            await asyncio.sleep(0.05)
+    worker.stop()
+    await running
+    assert (most, len(bench.channel.sent)) == (1, 8)

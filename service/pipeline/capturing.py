@@ -104,7 +104,7 @@ async def _answered(work: Work, capture: Capture, answer: CaptureAnswer, began: 
         await _captured(work, done, began)
         after = work.parts.rules.order is CaptureOrder.AFTER_DELIVERY and delivered(work.delivery, work.sends)
         return Close(outcome=Outcome.COMPLETED) if after else None
-    if failed := new_failure(own, work.captures):
+    if failed := new_failure(capture, own, work.captures):
         then = after_failed_capture(failed)
         refused = replace(capture, outcome=Settled.REFUSED, event_id=failed.id, detail=then.reason)
         await _captured(work, refused, began)
@@ -124,7 +124,10 @@ async def _refused_capture(work: Work, capture: Capture, failure: PermanentFailu
         assert isinstance(told, Told)
         await _captured(work, told.capture, began)
         return None
-    await _captured(work, replace(capture, outcome=Settled.REFUSED, detail=failure.reason), began)
+    failed = new_failure(capture, own_events(capture, work.known), work.captures)
+    event_id = failed.id if failed else None
+    refused = replace(capture, outcome=Settled.REFUSED, event_id=event_id, detail=failure.reason)
+    await _captured(work, refused, began)
     if work.known.standing is not Standing.AUTHORIZED:
         return None
     return Close(outcome=Outcome.FAILED, reason=failure.reason)

@@ -16,9 +16,11 @@ from service.store.tables import captures, sends
 from tests.fakes import MovedClock
 from tests.store_values import (
     AT,
+    CLOSED,
     NEVER,
     SECOND,
     SETTLED,
+    arrival,
     capture,
     claim_all,
     claimed,
@@ -202,6 +204,112 @@ async def test_a_late_acceptance_during_anothers_step_that_closes_counts_as_if_i
     delivery = await only(store)
     assert (delivery.outcome, delivery.reason, delivery.progress) == (becomes, reason, ("delivered",))
     assert due_now(delivery, clock) if becomes is not Outcome.CANCELLED else delivery.due_at is None
+
+
+async def overtaken(store: SqlStore, clock: MovedClock, *, first: Settled) -> Claim:
+    """Resend what was first sent with that outcome; lose the lease, the resend unconfirmed; return the next claim."""
+    claim = await claimed(store)
+    key = claim.delivery.id
+    await store.begin_send(claim, send(key, 1))
+    await store.settle_send(send(key, 1, **(SETTLED | {"outcome": first})), [])
+    await store.save(claim, claim.delivery, LATER)
+    await store.resend(key, request(to="kari@nordmann.example"))
+    (dead,) = await claim_all(store)
+    for number in (2, 3):
+        await store.begin_send(dead, send(key, number, round=1))
+        await store.settle_send(send(key, number, round=1, **UNKNOWN), [])
+    clock.advance(61)
+    (claim,) = await claim_all(store, suspects=True)
+    return claim
+
+
+@pytest.mark.parametrize("first", [Settled.ACCEPTED, Settled.UNCONFIRMED])
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.SKIPPED])
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_late_acceptance_of_a_resend_opens_what_was_given_up_before_or_after_the_save(
+    store: SqlStore, clock: MovedClock, first: Settled, outcome: Outcome, before: bool
+) -> None:
+    claim = await overtaken(store, clock, first=first)
+    key = claim.delivery.id
+    if before:
+        await store.settle_send(send(key, 2, round=1, **SETTLED), [])
+    given_up = replace(claim.delivery, outcome=outcome, reason="x", closed_at=AT, errors=3, lane="email")
+    await store.save(claim, given_up, NEVER)
+    if not before:
+        await store.settle_send(send(key, 2, round=1, **SETTLED), [])
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.reason, delivery.closed_at) == (Outcome.OPEN, None, None)
+    assert (delivery.errors, delivery.lane, delivery.send_to) == (0, "provider", None)
+    assert due_now(delivery, clock)
+    (claim,) = await claim_all(store)
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="x", closed_at=AT), NEVER)
+    assert (await only(store)).outcome is Outcome.FAILED  # what the claim knew opens nothing
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_late_acceptance_of_an_earlier_round_opens_no_failed_resend_before_or_after_the_save(
+    store: SqlStore, clock: MovedClock, before: bool
+) -> None:
+    claim = await overtaken(store, clock, first=Settled.UNCONFIRMED)
+    key = claim.delivery.id
+    if before:
+        await store.settle_send(send(key, 1, **SETTLED), [])
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="x", closed_at=AT), NEVER)
+    if not before:
+        await store.settle_send(send(key, 1, **SETTLED), [])
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.due_at, delivery.progress) == (Outcome.FAILED, None, ("delivered",))
+    assert delivery.send_to == "kari@nordmann.example"  # its own round is not delivered yet
+
+
+async def test_a_late_acceptance_of_an_earlier_round_still_wakes_an_open_resend(
+    store: SqlStore, clock: MovedClock
+) -> None:
+    claim = await overtaken(store, clock, first=Settled.UNCONFIRMED)
+    await store.settle_send(send(claim.delivery.id, 1, **SETTLED), [])
+    await store.save(claim, claim.delivery, LATER)
+    assert due_now(await only(store), clock)
+
+
+async def test_a_late_acceptance_of_a_resend_shows_in_what_a_step_cancels(store: SqlStore, clock: MovedClock) -> None:
+    claim = await overtaken(store, clock, first=Settled.ACCEPTED)
+    await store.settle_send(send(claim.delivery.id, 2, round=1, **SETTLED), [])
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.CANCELLED, reason="x", closed_at=AT), NEVER)
+    assert (await only(store)).reason == "x (the customer has the invoice)"
+
+
+async def test_a_late_capture_during_anothers_step_opens_what_that_fails(store: SqlStore, clock: MovedClock) -> None:
+    dead = await claimed(store)
+    await store.begin_capture(dead, capture(dead.delivery.id))
+    clock.advance(61)
+    (claim,) = await claim_all(store, suspects=True)
+    await store.settle_capture(capture(dead.delivery.id, **accepted()), [])
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="x", closed_at=AT), NEVER)
+    assert (await only(store)).outcome is Outcome.OPEN
+    assert due_now(await only(store), clock)
+
+
+async def test_a_callback_does_not_open_what_a_step_closes_after_its_own_send(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.begin_send(claim, send(claim.delivery.id))
+    await store.settle_send(send(claim.delivery.id, **SETTLED), [])
+    await store.receive(arrival())
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="x", closed_at=AT), NEVER)
+    assert (await only(store)).outcome is Outcome.FAILED
+
+
+async def test_the_address_of_a_resend_goes_when_the_resend_is_accepted(store: SqlStore) -> None:
+    claim = await claimed(store)
+    key = claim.delivery.id
+    await store.save(claim, replace(claim.delivery, **CLOSED), NEVER)
+    await store.resend(key, request(to="kari@nordmann.example"))
+    (claim,) = await claim_all(store)
+    await store.begin_send(claim, send(key, 1, round=1))
+    assert (await only(store)).send_to == "kari@nordmann.example"
+    await store.settle_send(send(key, 1, round=1, **SETTLED), [])
+    assert (await only(store)).send_to is None
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="capture", closed_at=AT), NEVER)
+    assert (await only(store)).send_to is None
 
 
 async def test_what_a_step_itself_sent_does_not_open_what_it_closes(store: SqlStore) -> None:

@@ -82,7 +82,7 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
         # An operator's retry or resend that came meanwhile is not lost, even if this step would have closed the row.
         kept = replace(_fresh(kept), no_send_before=held.delivery.no_send_before)
     elif woken_since:
-        kept = _as_woken(held.delivery, delivery, kept)
+        kept = _as_woken(delivery, kept, told=held.told > claim.wakes)
     if schedule.no_send_for is not None:
         kept = replace(kept, no_send_before=now + timedelta(seconds=schedule.no_send_for))
     due = None if schedule.due_in is None else now + timedelta(seconds=schedule.due_in)
@@ -118,7 +118,8 @@ def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime)
 
     While that lease is in place its holder goes on from here and saves; otherwise the outcome is late. An open delivery
     is then woken, so that a repeat that was planned is reconsidered; one that was given up is opened again, so that the
-    capture goes on; a cancelled one says that the customer has it.
+    capture goes on; a cancelled one says that the customer has it. An address given for the resend
+    goes as soon as that is accepted.
     """
     if send.outcome is not Settled.ACCEPTED:
         return held
@@ -128,6 +129,8 @@ def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime)
         delivery = replace(delivery, delivered_at=send.settled_at or now)
     if delivery.delivery_proof is None:
         delivery = replace(delivery, delivery_proof=send.proof)
+    if of_its_round:
+        delivery = replace(delivery, send_to=None)
     after = replace(held, delivery=delivery)
     if _in_step(held, begun_under):
         return after
@@ -197,7 +200,8 @@ def _in_step(held: Held, begun_under: str | None) -> bool:
 
 def _told_late(held: Held, now: datetime, *, opens: bool) -> Held:
     if held.delivery.outcome is Outcome.OPEN:
-        return woken(held, now)
+        after = woken(held, now)
+        return replace(after, told=after.wakes) if opens else after
     if opens and held.delivery.outcome in _GIVEN_UP:
         return woken(replace(held, delivery=_fresh(held.delivery)), now)
     return held
@@ -213,17 +217,16 @@ def _due_by(delivery: Delivery, now: datetime) -> Delivery:
     return replace(delivery, due_at=now if delivery.due_at is None else min(delivery.due_at, now))
 
 
-def _as_woken(row: Delivery, told: Delivery, kept: Delivery) -> Delivery:
+def _as_woken(step: Delivery, kept: Delivery, *, told: bool) -> Delivery:
     """Return `kept` as `arrived`, or a late fact, would have left it had the wake-up come after the save.
 
-    A fact is late for the step when the row has it and what is saved (`told`) does not.
+    `told` says that a fact of the delivery's round came late; `step` is what is saved, without what only the row knows.
     """
-    sent = row.delivered_at is not None and told.delivered_at is None
-    captured = row.captured_known_at is not None and told.captured_known_at is None
+    if told and kept.outcome in _GIVEN_UP:
+        return _fresh(kept)
     if kept.outcome is Outcome.SKIPPED or kept.closed_waiting:
         return _reopened(kept)
-    if kept.outcome is Outcome.FAILED and (sent or captured):
-        return _fresh(kept)
+    sent = kept.delivered_at is not None and (told or step.delivered_at is None)
     return _customer_has_it(kept) if kept.outcome is Outcome.CANCELLED and sent else kept
 
 

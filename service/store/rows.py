@@ -36,6 +36,7 @@ class Held:
     wakes: int = 0
     seen: int = 0
     asked: int = 0
+    told: int = 0
     captures_begun: int = 0
 
 
@@ -57,7 +58,7 @@ def _columns(table: Table, names: Iterable[str]) -> list[ColumnElement[Any]]:
 
 
 _DELIVERY, _SEND, _CAPTURE, _ENTRY = map(_names, (Delivery, Send, Capture, Entry))
-_LEASE = ("lease_token", "leased_until", "wakes", "seen", "asked", "captures_begun")
+_LEASE = ("lease_token", "leased_until", "wakes", "seen", "asked", "told", "captures_begun")
 _INTENT = ("ordinal", "lease_token")
 
 DELIVERY_COLUMNS = _columns(deliveries, _DELIVERY)

@@ -117,6 +117,7 @@ deliveries = Table(
     _count("wakes"),  # wake-ups ever
     _count("seen"),  # what `wakes` was at the last claim that was saved; more now, and a wake-up made it due
     _count("asked"),  # what `wakes` was at the last retry or resend: newer than a claim, it keeps the delivery open
+    _count("told"),  # what `wakes` was at the last late fact of the round: newer than a claim, it opens what failed
     _count("captures_begun"),
 )
 Index(

@@ -63,7 +63,7 @@ def _deliveries() -> None:
         *map(_instant, ("captured_at", "captured_known_at", "voided_at", "closed_at")),
         _word("lease_token"),
         _instant("leased_until"),
-        *map(_count, ("wakes", "seen", "asked", "captures_begun")),
+        *map(_count, ("wakes", "seen", "asked", "told", "captures_begun")),
     )
     due = sa.text("due_at IS NOT NULL")
     op.create_index(

@@ -24,26 +24,40 @@ _MAIL = re.compile(rf"(?<!{_LOCAL})('*+){_LOCAL}*@(?:{_DOMAIN}*+@)*+{_DOMAIN}*+"
 _QUOTED = re.compile(rf"\"(?:[^\"\\]|\\.){{1,80}}\\?\"@{_DOMAIN}*+")
 
 # Seven or more digits, however they are grouped: telephone, organisation and account numbers alike.
-_NUMBER = re.compile(r"\+?\d(?:(?: ?[-./()+\u00b7\u2010-\u2015\u2212]{1,2} ?| )?\d)*+")
+_JOIN = r"(?: ?[-./()+\u00b7\u2010-\u2015\u2212]{1,2} ?| )?"
+_NUMBER = re.compile(rf"\+?\d(?:{_JOIN}\d)*+")
 _FEWEST = 7
+_TELEPHONE = 8  # digits, of the shortest Nordic one
 
+_MORE = rf"(?:{_JOIN.replace(' ', '[ ]')}\d)"
+_ZONE = rf"(?:[ ]?[+-](?:0\d|1[0-4]):?[0-5]\d(?!{_MORE}))"
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+# "+47 ", "(0047) ", "00 47 ": what follows is a telephone number.
+_ABROAD = "".join(
+    rf"(?<!{begin}{code}{end}[ ])"
+    for begin in (r"\+", "00", "00[ ]")
+    for code in (r"\d", r"\d\d", r"\d\d\d")
+    for end in ("", r"\)")
+)
 # What looks like a number and helps the operator. Four pairs of digits are rather a telephone number than an IP
-# address, unless they begin with 1 (no Nordic number does) or stand in brackets, as relays write addresses.
+# address, unless they begin with 1 (no Nordic number does) or a relay says of them in brackets that they are an IP.
 _KEPT = re.compile(
     rf"""
     # an IP address
-    (?<![\w.+-]) (?<!\+\d\ ) (?<!\+\d\d\ ) (?<!\+\d\d\d\ )
-    (?! (?<!\[) [2-9]\d (?:\.\d\d){{3}} (?!\d) )
+    (?<![\w.+-]) {_ABROAD}
+    (?! (?<!\bIP\ \[) [2-9]\d (?:\.\d\d){{3}} (?!\d) )
     {_OCTET} (?:\.{_OCTET}){{3}} (?! \.?\d | \w )
     # an enhanced status code, with the reply code before it
     | (?<![\w.]) (?: [245]\d\d[ -] )? [245]\.[0-7]\.\d{{1,3}} (?! [.-]?\d )
-    # a date; a time
-    | (?<![\d-]) (?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?! -?\d )
-    | (?<!\d) \d\d:\d\d (?: :\d\d (?:[.,]\d{{1,9}})? )? (?: \ ?[+-]\d\d:?\d\d )? (?! \d )
-    # a UUID; Postfix's queue id; an account at Dintero
+    # a date, not of birth with a personal number after it; a time
+    | (?<![\d-]) (?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])
+      (?! [-./]?\d | \ ?[-./]?\ ?\d{{3}}\ ?\d\d(?!\d) )
+    | (?<!\d) \d\d:\d\d (?: :\d\d (?: \.\d{{1,6}} (?: (?={_ZONE}) | (?!{_MORE}) ) )? )?
+      (?: {_ZONE} )? (?! \d )
+    # a UUID; Postfix's queue id, which is no telephone number with letters at one end; an account at Dintero
     | \b [0-9a-fA-F]{{8}} (?: -[0-9a-fA-F]{{4}} ){{3}} -[0-9a-fA-F]{{12}} \b
-    | \b (?=[0-9A-F]*\d[A-F]) [0-9A-F]{{10,12}} \b
+    | \b (?= [0-9A-F]{{10,12}} \b ) (?= \d* [A-F] \d* [A-F] ) (?= [0-9A-F]* \d[A-F] )
+      (?! \d{{8}} ) [0-9A-F]{{10,12}} \b (?<! \d{{8}} )
     | \b [TP]\d{{8}} \b
     """,
     re.VERBOSE | re.ASCII,
@@ -98,9 +112,15 @@ def _without_numbers(text: str) -> str:
 
 
 def _hidden(number: re.Match[str]) -> str:
-    """Hide a number, but not the digits inside a word of letters and digits: that is an id."""
+    """Hide a number, but not the digits inside a word of letters and digits: that is an id.
+
+    A telephone number's worth of digits between two single letters is no such word.
+    """
     digits = number[0]
     if sum(map(str.isdecimal, digits)) < _FEWEST:
         return digits
-    around = number.string[max(0, number.start() - 1) : number.start()], number.string[number.end() : number.end() + 1]
-    return digits if digits.isdecimal() and all(map(str.isalpha, around)) else _HIDDEN
+    before = number.string[max(0, number.start() - 2) : number.start()]
+    after = number.string[number.end() : number.end() + 2]
+    inside = before[-1:].isalpha() and after[:1].isalpha()
+    is_word = any(len(side) > 1 and side.isalnum() for side in (before, after)) or len(digits) < _TELEPHONE
+    return digits if digits.isdecimal() and inside and is_word else _HIDDEN

@@ -21,6 +21,7 @@ class Given:
     mistakes: Mapping[str, str]  # by the full name that a person would look for
     others: tuple[tuple[str, str], ...]  # full names that no setting has, with their text
     warnings: tuple[str, ...]  # about those names
+    typos: tuple[str, ...]  # those of the warnings whose name is hardly another than one of ours
 
 
 def gather(env: Mapping[str, str] | None, *, names: Collection[str], secrets: Collection[str]) -> Given:
@@ -41,7 +42,9 @@ def gather(env: Mapping[str, str] | None, *, names: Collection[str], secrets: Co
         if full in known:
             _take(full, text, known[full], values, mistakes, is_secret=known[full] in secrets)
     others = tuple((full, text) for full, text in sorted(_filled(env).items()) if full not in {*known, *files})
-    return Given(values=values, mistakes=mistakes, others=others, warnings=_strangers(env, {*known, *files}))
+    strangers = _strangers(env, {*known, *files})
+    typos = tuple(line for full, line in strangers.items() if _is_typo(full, {*known, *files}))
+    return Given(values=values, mistakes=mistakes, others=others, warnings=tuple(strangers.values()), typos=typos)
 
 
 def _filled(env: Mapping[str, str]) -> dict[str, str]:
@@ -81,9 +84,20 @@ def _take(
         values[name] = text if is_secret else text.strip()
 
 
-def _strangers(env: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
+def _strangers(env: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """Return a warning for each name that is not `known`."""
+
     def line(full: str) -> str:
         near = difflib.get_close_matches(full, known, n=1, cutoff=0.8)
         return f"{full}: no setting has this name" + (f"; is it {near[0]} that is meant?" if near else "")
 
-    return tuple(line(full) for full in sorted(env) if full.startswith(PREFIX) and full not in known)
+    return {full: line(full) for full in sorted(env) if full.startswith(PREFIX) and full not in known}
+
+
+def _is_typo(full: str, known: Collection[str]) -> bool:
+    """Tell whether a letter or two make the difference; what all names share at their ends does not count."""
+
+    def own(name: str) -> str:
+        return name.removeprefix(PREFIX).removesuffix(_FILE)
+
+    return bool(difflib.get_close_matches(own(full), map(own, known), n=1, cutoff=0.85))

@@ -243,7 +243,8 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
         return Settings.model_validate(_UNNEEDED)
     given = gather(env, names=_fields(), secrets=_SECRETS)
     values, mistakes = dict(given.values), dict(given.mistakes)
-    warnings = () if ":" in values.get("channels", "") else given.warnings  # an outside channel has names of its own
+    # An outside channel has names of its own; only what looks like a slip of ours is worth a word then.
+    warnings = given.typos if ":" in values.get("channels", "") else given.warnings
     if need is Need.STORE:
         values = {**_UNNEEDED, **{name: text for name, text in values.items() if name == "database_url"}}
         mistakes = {full: why for full, why in mistakes.items() if full in _STORE_NAMES}

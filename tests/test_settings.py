@@ -357,6 +357,15 @@ def test_an_outside_channel_is_given_what_is_not_ours(tmp_path: Path, monkeypatc
     assert settings.warnings == ()
 
 
+@pytest.mark.parametrize("name", ["CAPTUR_ORDER", "SMTP_ULR", "LOCAL", "CLIENT_SECERT_FILE", "BRAND_COLOUR"])
+def test_a_slip_is_warned_about_beside_an_outside_channel(name: str) -> None:
+    given = {name: "s3cret", "SMS_URL": "b", "POST_URL_FILE": "c", "SMS_FROM": "d"}
+    (warning,) = loaded(CHANNELS="acme.post:open_post,email", **given).warnings
+    assert warning.startswith(f"DELIVERY_{name}: ")
+    assert "is it DELIVERY_" in warning
+    assert "s3cret" not in warning
+
+
 @pytest.mark.parametrize("name", ["POST_SECRET", "POST_TOKEN", "POST_KEY", "POST_PASSWORD"])
 def test_an_outside_channels_secrets_are_known(name: str) -> None:
     assert "q7" in loaded(**{name: "q7"}).secret_texts

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import json
 import random
 import signal
 import socket
@@ -36,7 +37,7 @@ from service.privacy import scrub
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.serving import listen, serving
-from service.settings import Settings, SettingsError
+from service.settings import Need, Settings, SettingsError, load_settings
 from service.store import SchemaOutdated, open_store
 from service.store import migrate as migrate_store
 from service.web.callback import public_app
@@ -389,8 +390,6 @@ class DemoService:
 
     async def record(self, transaction_id: str) -> str | None:
         """Return a delivery with its history as JSON text."""
-        import json  # noqa: PLC0415
-
         found = await self._app.store.find(transaction_id)
         if not found:
             return None
@@ -408,7 +407,5 @@ class DemoService:
 @asynccontextmanager
 async def demo_service(env: Mapping[str, str]) -> AsyncIterator[DemoService]:
     """Open the service with these settings and nothing of the caller's environment."""
-    from service.settings import Need, load_settings  # noqa: PLC0415
-
     async with open_app(load_settings(env, need=Need.SERVE)) as app:
         yield DemoService(app)

@@ -9,7 +9,6 @@ from service.dintero.shared import Fetched, Shared
 from service.dintero.wire import Place, place
 
 KRAVIA = "kravia"
-MERCHANT = "merchant"
 
 _KEEP = 600.0  # seconds that profiles and checkout configuration are kept
 _FRESH = 60.0  # seconds within which a profile that is not listed is not looked for again

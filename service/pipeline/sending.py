@@ -46,13 +46,13 @@ class Prepared:
 async def deliver(work: Work, step: Deliver) -> Ending | None:
     """Send the message; None when it was accepted, or when the transaction changed meanwhile: look at it afresh."""
     try:
-        channel, _ = _reach(work)
+        channel, recipient = _reach(work)
     except PermanentFailure as failure:
         return on_failure(failure, lane=work.delivery.lane)
     if not work.move(channel.name):
         return Requeue(lane=channel.name)
     basis = work.known
-    prepared = await prepare(work)
+    prepared = await _prepare(work, channel, recipient)
     if not isinstance(prepared, Prepared):
         return prepared
     if late := await read(work, fresh_for=FRESH_SECONDS):
@@ -71,6 +71,13 @@ async def prepare(work: Work) -> Prepared | Ending:
     """Find recipient and document and render the message once, so that no effect precedes what cannot be done."""
     try:
         channel, recipient = _reach(work)
+    except PermanentFailure as failure:
+        return on_failure(failure, lane=work.delivery.lane)
+    return await _prepare(work, channel, recipient)
+
+
+async def _prepare(work: Work, channel: Channel, recipient: Recipient) -> Prepared | Ending:
+    try:
         url = work.known.invoice_url
         assert url is not None
         document = await work.parts.payments.invoice(url)

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
+from service.capture import capture_reference
 from service.delivery import (
     PROVIDER_LANE,
     AccountFailure,
@@ -18,6 +20,7 @@ from service.delivery import (
     Purpose,
     Resolution,
     Send,
+    SendingBlocked,
     Settled,
     Standing,
     Transaction,
@@ -28,6 +31,7 @@ from service.privacy import scrub
 
 OURS = frozenset({"kravia.invoice_b2b", "kravia.invoice_b2c"})
 NEVER_COMPLETED_AFTER = timedelta(hours=24)
+OLDER_THAN_THE_RECORD = timedelta(hours=24)
 LOOK_AGAIN_AFTER = 3600.0
 CLOCKS_DIFFER = timedelta(seconds=60)
 LONGEST_DELAY = 86400.0
@@ -51,6 +55,18 @@ class Rules:
     unconfirmed_retries: int
     unconfirmed_delay: float
     capture_timeout: float  # how long a capture request may still take effect after its answer was lost
+    min_days_before_due: int  # nearer to its due date, an invoice needs a person
+    timezone: ZoneInfo  # whose days they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What was met is our own trouble with a lane, or (`blocked`) may be: then it is when it comes again and again."""
+
+    lane: str
+    reason: str
+    retry_after: float | None = None
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +81,7 @@ class Wait:
     no_send: bool = False  # a wake-up may bring the look forward, but not the send
     document: bool = False  # the document would not do: once through the schedule is enough
     nothing_yet: bool = False  # giving up on this leaves it open to a later callback
-    alarm: str | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +94,7 @@ class Close:
     waiting: bool = False
     alarm: str | None = None
     voided: bool = False
+    held: bool = False  # nothing went wrong, and nothing is sent until a person says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,9 +179,52 @@ def by_content(transaction: Transaction) -> Wait | Close | None:
     return None
 
 
+def by_age(
+    delivery: Delivery, transaction: Transaction, captures: Sequence[Capture], rules: Rules, born_at: datetime
+) -> Close | None:
+    """Keep an invoice from being mailed because our record is new, lost or restored (design.md, invariant 7).
+
+    What the provider has our own capture of, and the record has none, was handled before: delivered, if that is what
+    comes first. What is older than the record, or collected already when we hear of it, is for a person to release.
+    """
+    if delivery.delivered_at is not None or captures or delivery.round or delivery.released:
+        return None
+    begun = transaction.collection.begun
+    if any(e.success and e.reference == capture_reference(transaction.id) for e in transaction.collection.events):
+        if rules.order is CaptureOrder.AFTER_DELIVERY:
+            reason = "delivered before this record knew of it: Dintero has our own capture"
+            return Close(outcome=Outcome.COMPLETED, reason=reason)
+        return _held("captured by us before this record knew of it, and not known whether it was delivered")
+    if delivery.attempt or transaction.collection.paid:
+        return None
+    created = transaction.created_at or delivery.received_at
+    if created < born_at - OLDER_THAN_THE_RECORD:
+        return _held("older than this record")
+    if begun and (delivery.source == "reconcile" or created < born_at):
+        return _held("its collection had begun before this record knew of it", waiting=True)
+    return None
+
+
+def _held(why: str, *, waiting: bool = False) -> Close:
+    reason = f"held: {why}; find out whether the customer has it, then release it by `reconcile --since DATE --yes`"
+    return Close(outcome=Outcome.FAILED, reason=reason, waiting=waiting, held=True)
+
+
+def by_due_date(delivery: Delivery, transaction: Transaction, rules: Rules, now: datetime) -> Close | None:
+    """Stop an invoice that the customer could not pay in time any more, unless a person wants it out all the same."""
+    if transaction.due_date is None or delivery.even_late:
+        return None
+    days = (transaction.due_date - now.astimezone(rules.timezone).date()).days
+    if days >= rules.min_days_before_due:
+        return None
+    span = f"{abs(days)} day" + ("" if abs(days) == 1 else "s")
+    when = f"due in {span}" if days > 0 else f"due {span} ago" if days else "due today"
+    return Close(outcome=Outcome.FAILED, reason=f"{when}; `deliveries resend --even-late` sends it all the same")
+
+
 def delivered(delivery: Delivery, sends: Sequence[Send]) -> bool:
-    """Tell whether this round is delivered: an accepted send of it, or a first round that a person stated."""
-    if delivery.round == 0 and delivery.delivered_at is not None:
+    """Tell whether this round is delivered: an accepted send of it, or a person's word."""
+    if delivery.stated_round == delivery.round or (delivery.round == 0 and delivery.delivered_at is not None):
         return True
     return any(send.round == delivery.round and send.outcome is Settled.ACCEPTED for send in sends)
 
@@ -190,10 +250,12 @@ def next_effect(
         return Close(outcome=Outcome.SKIPPED, reason="already paid")
     if has_it and begun:
         return Close(outcome=Outcome.COMPLETED)
-    capture_first = rules.order is CaptureOrder.BEFORE_DELIVERY and not begun
-    if has_it or capture_first:
+    if has_it:
         return StartCapture()
-    return next_send(delivery, sends, rules, now)
+    capture_first = rules.order is CaptureOrder.BEFORE_DELIVERY and not begun
+    effect = StartCapture() if capture_first else next_send(delivery, sends, rules, now)
+    late = by_due_date(delivery, transaction, rules, now)
+    return late if late and isinstance(effect, Deliver | StartCapture) else effect
 
 
 def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: datetime) -> Decision:
@@ -293,14 +355,20 @@ def after_failed_capture(event: CaptureEvent) -> Wait | Close:
     return Wait(reason=reason, lane=PROVIDER_LANE, retry_after=event.retry_after)
 
 
-def on_failure(failure: Exception, *, lane: str, no_send: bool = False, nothing_yet: bool = False) -> Wait | Close:
-    """Turn an adapter's failure into what comes next."""
+def on_failure(
+    failure: Exception, *, lane: str, of: str | None = None, no_send: bool = False, nothing_yet: bool = False
+) -> Wait | Close:
+    """Turn an adapter's failure into what comes next; `of` is the lane that it came from, if not where to wait."""
     if isinstance(failure, PermanentFailure):
         return Close(outcome=Outcome.FAILED, reason=failure.reason)
     if isinstance(failure, UnconfirmedFailure):
         return Wait(reason=failure.reason, lane=lane, nothing_yet=nothing_yet)
     assert isinstance(failure, TransientFailure), failure
-    ours = isinstance(failure, AccountFailure)
+    ours, blocked = isinstance(failure, AccountFailure), isinstance(failure, SendingBlocked)
+    fault = None
+    if ours or blocked:
+        at_fault = of or lane
+        fault = Fault(lane=at_fault, reason=failure.reason, retry_after=failure.retry_after, blocked=blocked)
     return Wait(
         reason=failure.reason,
         lane=lane,
@@ -309,7 +377,7 @@ def on_failure(failure: Exception, *, lane: str, no_send: bool = False, nothing_
         no_send=no_send,
         document=isinstance(failure, BadDocument),
         nothing_yet=nothing_yet,
-        alarm="alarm.account_at_fault" if ours else None,
+        fault=fault,
     )
 
 

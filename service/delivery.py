@@ -9,6 +9,9 @@ from typing import Protocol
 PROVIDER_LANE = "provider"
 """The lane of a delivery whose next step needs only the payment provider; any other lane is a channel's name."""
 
+LISTED_AT_ONCE = 100
+"""How many transactions a page of `Payments.list_created` holds; a shorter one is the last."""
+
 
 class Outcome(StrEnum):
     """How a delivery stands, as everybody outside sees it."""
@@ -234,6 +237,16 @@ class CaptureAnswer:
     event_request_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A webhook of the provider's account: where it calls, and about which events."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    active: bool = True
+
+
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +299,7 @@ class Message:
     html: str | None = None
     images: tuple[Image, ...] = ()
     document_name: str = "invoice.pdf"  # ASCII
+    template_version: str = ""  # a digest of the templates and catalogues it was rendered from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +364,10 @@ class Delivery:
     round: int = 0  # raised by each resend; a round is delivered when one of its sends is accepted
     send_to: str | None = None  # an address given with `resend --to`, kept until its round is delivered or stopped
     closed_waiting: bool = False  # closed while there was nothing yet to deliver: a callback reopens it
+    source: str = "callback"  # what told us of it last while it was not known or held: `Arrival.source`
+    released: bool = False  # a person said that it is to be sent although it is older than the record
+    even_late: bool = False  # `resend --even-late`: this round goes out however near the due date is
+    stated_round: int | None = None  # the round of which a person stated that it is delivered
     patience_used: float = 0.0  # seconds that the give-up clock has run
     patience_since: datetime | None = None  # when it was last set going; None while it stands still
     decided_by: DecidedBy | None = None
@@ -361,6 +379,8 @@ class Delivery:
     channel: str | None = None
     recipient: str | None = None  # masked
     recipient_key: str | None = None
+    organization_key: str | None = None  # of the billed organisation's number, as `recipient_key` of an address
+    erased_at: datetime | None = None  # when what is personal in it was replaced by keyed hashes
     delivered_at: datetime | None = None
     delivery_proof: Proof | None = None
     captured_at: datetime | None = None  # when collection started, by the provider's clock
@@ -395,6 +415,8 @@ class Send:
     answer: str | None = None  # scrubbed
     proof: Proof | None = None
     settled_at: datetime | None = None
+    document_sha256: str | None = None  # hex, of the PDF; None in records of earlier versions
+    template_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,6 +446,30 @@ class Entry:
     channel: str | None = None
     detail: str | None = None
     message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A line of `history` with its place in the hash chain (chain.py); a line of an earlier version has no hash.
+
+    A line with a `detail_hash` and without `detail` once had words, which were erased.
+    """
+
+    entry: Entry
+    salt: str | None = None
+    detail_hash: str | None = None
+    hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dossier:
+    """All that the record holds of one delivery, as of one moment; everything oldest first."""
+
+    delivery: Delivery
+    chain: str | None  # the hash of the last line, as it stands in the delivery's own row
+    links: tuple[Link, ...] = ()
+    sends: tuple[Send, ...] = ()
+    captures: tuple[Capture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -467,6 +513,15 @@ class CallbackRequest:
     signature: str | None  # the header; several are joined with commas
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRequest:
+    """An account webhook as it came over the wire. Its signature covers the bytes of the body and nothing else."""
+
+    body: bytes
+    signature: str | None  # the header
+    event: str | None  # the header
+
+
 class Received(StrEnum):
     """What an arrival did to the record; also the `result` label of the callbacks metric."""
 
@@ -476,14 +531,131 @@ class Received(StrEnum):
     UNCHANGED = "unchanged"
 
 
+class Unrecorded(StrEnum):
+    """Why there is nothing to record of what is authentic; a `result` of the callbacks metric, too."""
+
+    ERROR_REPORT = "error_report"  # a payment came to nothing before there was a transaction
+    PING = "ping"
+    IGNORED = "ignored"  # another event, or about another product
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What an operator asks of one delivery. `to` is for a resend only."""
+    """What an operator asks of one delivery. `to` and `even_late` are for a resend, `rests_on` for a statement.
+
+    With `only_if`, nothing is done and the delivery returned as it is when it has another outcome by then.
+    """
 
     by: str
     at: datetime
     reason: str | None = None
     to: str | None = None
+    even_late: bool = False
+    rests_on: str | None = None  # "post, 2026-11-20": how it was delivered, in the person's words
+    only_if: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which deliveries are meant: those that fit all of it; an empty one means all there are."""
+
+    outcomes: tuple[Outcome, ...] = ()  # any of these
+    reason: str | None = None  # somewhere in the reason, whatever the case of its letters (in SQLite: of A to Z)
+    channel: str | None = None
+    since: datetime | None = None  # received then or later
+    until: datetime | None = None  # received before
+
+
+ALL = Filter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A lane that is at fault, or that a person holds (`by`): its deliveries are not claimed."""
+
+    lane: str
+    reason: str
+    since: datetime
+    by: str | None = None
+    next_probe_at: datetime | None = None  # by the database's clock; None when a person holds it
+    probes: int = 0  # probes that failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One process's leave to try a lane that is at fault; `probes` failed before it."""
+
+    account_id: str
+    lane: str
+    token: str
+    probes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One process's turn at work that is done for all, until its lease ends."""
+
+    name: str
+    token: str
+    now: datetime  # the database's clock
+    last_run_at: datetime | None  # when it was last ended as done
+    note: str | None  # what that run left to the next
+
+
+class Condition(StrEnum):
+    """What a person may have to see to. A delivery is in one of these at most; the value is its name outside."""
+
+    UNDELIVERED = "captured_not_delivered"  # for an hour, or stopped for good
+    UNCAPTURED = "delivered_not_captured"  # likewise
+    VOIDED = "voided_after_delivery"  # in the last three days: nothing that is done here ends it
+    UNCONFIRMED = "unconfirmed"  # stopped, and not known whether the customer has it
+    FAILED = "failed"  # stopped for any other reason
+    HELD = "held"  # older than the record
+    NOBODY = "nobody_delivers"  # received in the last three days
+    PAUSED = "paused"  # of a lane
+    SUBSCRIPTION = "subscription_gone"
+    SILENCE = "silence"
+    OVERDUE = "overdue"  # due for five minutes, in no paused lane, and nobody has it
+    IN_DOUBT = "in_doubt"  # open, and the send whose outcome is not known will be repeated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One delivery, lane or service that is in a `Condition`; no personal data."""
+
+    subject: str  # the delivery's id, the lane, or empty
+    reason: str | None  # one line, scrubbed
+    since: datetime | None
+    invoice_number: str | None = None
+    amount: int | None = None
+    currency: str | None = None
+    by: str | None = None  # the person who paused the lane
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """How many are in one condition, and the newest of them."""
+
+    condition: Condition
+    count: int
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """Of one condition, what one way of telling people has not told yet. Times are the database's."""
+
+    concern: Concern
+    latest: datetime  # when the last of it was found
+    told_at: datetime | None  # when anything of this condition was last told that way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """When the provider last called about a transaction that was new, and how many were found without it since."""
+
+    last_at: datetime  # or when the record was begun, if it never called
+    missed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -523,12 +695,24 @@ class PermanentFailure(DeliveryFailure):
     """Refused for good; nothing took effect."""
 
 
+class RecipientRefused(PermanentFailure):
+    """The address cannot be reached by this channel; another channel, or another address, may do."""
+
+
+class MessageTooLarge(PermanentFailure):
+    """The other side takes no message of this size; a smaller one may do."""
+
+
 class UnconfirmedFailure(DeliveryFailure):
     """The effect may or may not have happened: it was handed over, and the answer was lost."""
 
 
 class AccountFailure(TransientFailure):
-    """Our own account, password, network or standing is at fault, not this delivery."""
+    """Our own account, password, network or standing is at fault, not this delivery: the lane pauses at once."""
+
+
+class SendingBlocked(TransientFailure):
+    """Refused by the other side's policy: this message, or all that we send. Repeated, the channel pauses."""
 
 
 class StoreUnavailable(Exception):
@@ -606,6 +790,28 @@ class Payments(Protocol):
     async def capture(self, request: CaptureRequest) -> CaptureAnswer:
         """Capture; also raises `UnconfirmedFailure`. A 400, 404 or 409 is a `PermanentFailure`: read, then decide."""
 
+    async def void(self, transaction_id: str) -> Transaction:
+        """Take the authorisation back and return the transaction as it then is; raises as `capture` does."""
+
+    async def list_created(
+        self, since: datetime, until: datetime | None = None, *, after: str | None = None
+    ) -> tuple[Transaction, ...]:
+        """Return a page of the Kravia transactions created in a span of time, its ends included, in no useful order.
+
+        `after` is the id that the page before ended with; a page of fewer than `LISTED_AT_ONCE` is the last. An id may
+        come twice; what a transaction's session says is not among the findings.
+        """
+
+
+class Subscriptions(Protocol):
+    """The provider's account webhooks. Every method raises as those of `Payments`."""
+
+    async def subscriptions(self) -> tuple[Subscription, ...]:
+        """Return those that there are."""
+
+    async def subscribe(self, url: str, secret: str, events: Sequence[str]) -> Subscription:
+        """Create one; raises `UnconfirmedFailure` when the answer was lost: look, then decide."""
+
 
 class Channel(Protocol):
     """One way to reach a customer."""
@@ -668,8 +874,13 @@ class Store(Protocol):
     async def receive(self, arrival: Arrival) -> Received:
         """Commit an arrival: enter an unknown transaction, wake an open delivery, reopen one that was skipped."""
 
-    async def claim(self, account_id: str, lane: str, limit: int, *, lease: float, suspects: bool) -> tuple[Claim, ...]:
-        """Take up to `limit` due deliveries of a lane for `lease` seconds; `suspects`: those claimed but not saved."""
+    async def claim(
+        self, account_id: str, lane: str, limit: int, *, lease: float, suspects: bool, probing: str | None = None
+    ) -> tuple[Claim, ...]:
+        """Take up to `limit` due deliveries of a lane for `lease` seconds; `suspects`: those claimed but not saved.
+
+        None of a paused lane, and none at all while the provider's is; `probing` names a pause to be passed by.
+        """
 
     async def adopt(self, account_id: str, lanes: Sequence[str]) -> int:
         """Give what waits in a lane not among `lanes` (its channel is gone) to the provider's; return how many."""
@@ -717,11 +928,62 @@ class Store(Protocol):
     async def cancel(self, delivery_id: str, request: Request) -> Delivery:
         """Stop: nothing more is begun. Raises `KeyError`."""
 
-    async def find(self, reference: str) -> tuple[Delivery, ...]:
-        """Return the deliveries with this id, transaction id, invoice number or merchant reference, newest first."""
+    async def resolve(self, delivery_id: str, request: Request, *, delivered: bool) -> Delivery:
+        """Take a person's word on an open or failed delivery, others stay as they are. Raises `KeyError`.
 
-    async def listing(self, *, outcomes: Sequence[Outcome] = (), limit: int | None = None) -> tuple[Delivery, ...]:
-        """Return deliveries, newest first; of any outcome when none is named."""
+        Delivered, it goes on to the capture; not delivered, what was in doubt counts as refused and it is sent.
+        """
+
+    async def release(self, delivery_id: str, request: Request) -> Delivery:
+        """Let a delivery go out that was held for being older than the record. Raises `KeyError`."""
+
+    async def note(self, delivery_id: str, entry: Entry) -> None:
+        """Add a line to the history and nothing else. Raises `KeyError`."""
+
+    async def pause(self, account_id: str, lane: str, reason: str, *, by: str | None, probe_in: float | None) -> bool:
+        """Stop claiming from a lane, for `by` a person or (None) for a fault; return whether it went until now.
+
+        A person's pause takes the place of a fault's, and a fault changes nothing on a person's. A further fault puts
+        the next probe off when `probe_in` (seconds) says so.
+        """
+
+    async def resume(self, account_id: str, lane: str) -> bool:
+        """Claim from a lane again; return whether it was paused. The give-up clocks of its deliveries stood still."""
+
+    async def pauses(self, account_id: str) -> tuple[Pause, ...]:
+        """Return the pauses in force."""
+
+    async def take_probe(self, account_id: str, lanes: Sequence[str], *, lease: float) -> Probe | None:
+        """Return leave to try a lane at fault whose time has come; nobody else gets it for `lease` seconds."""
+
+    async def end_probe(self, probe: Probe, *, fault: str | None, next_in: float) -> bool:
+        """Write how a probe ended: without `fault` the pause is over (return True), else the next is in `next_in` s."""
+
+    async def born_at(self) -> datetime:
+        """Return when this record was begun."""
+
+    async def take_job(self, name: str, *, every: float, lease: float) -> Job | None:
+        """Return a turn at the job if it was last done `every` seconds ago or never, and nobody has it."""
+
+    async def end_job(self, job: Job, *, done: bool, note: str | None = None) -> None:
+        """Give the turn back. `done` counts from now until the next one is due; `note` replaces what was left."""
+
+    async def known(self, transaction_ids: Sequence[str]) -> tuple[Delivery, ...]:
+        """Return the deliveries that these transactions belong to, of those that are recorded."""
+
+    async def find(self, reference: str) -> tuple[Delivery, ...]:
+        """Return the deliveries with this id, transaction id, invoice number or merchant reference, newest first.
+
+        An address that something was sent to, a billed organisation's number, and an erased reference will do as well.
+        """
+
+    async def listing(
+        self, chosen: Filter = ALL, *, limit: int | None = None, after: Delivery | None = None
+    ) -> tuple[Delivery, ...]:
+        """Return deliveries, newest first; `after` is the last one of the page before."""
+
+    async def ids(self, chosen: Filter) -> tuple[tuple[str, Outcome], ...]:
+        """Return id and outcome of all that are meant, newest first, as they are at one moment."""
 
     async def history(self, delivery_id: str) -> tuple[Entry, ...]:
         """Return what happened, oldest first."""
@@ -732,8 +994,44 @@ class Store(Protocol):
     async def captures(self, delivery_id: str) -> tuple[Capture, ...]:
         """Return the captures of a delivery, oldest first."""
 
+    async def dossier(self, delivery_id: str) -> Dossier:
+        """Return all that is recorded of a delivery, as of one moment. Raises `KeyError`."""
+
+    async def concerning(
+        self, *, addresses: Sequence[str] = (), organization_number: str | None = None
+    ) -> tuple[Delivery, ...]:
+        """Return the deliveries that went, or are to go, to one of these addresses, or were billed to an organisation.
+
+        Newest first. What was not sent yet is known by no address.
+        """
+
+    async def erase(self, delivery_ids: Sequence[str], entry: Entry) -> tuple[str, ...]:
+        """Erase what is personal in these deliveries, and add `entry`, which stays; return the ids of those erased.
+
+        Not in those that are open, that somebody has in hand just now, or that are erased already.
+        """
+
+    async def erase_old(self, account_id: str, before: datetime, *, limit: int, entry: Entry) -> int:
+        """Erase, as `erase`, up to `limit` of an account's deliveries that were closed before then; return how many."""
+
     async def counts(self) -> Counts:
         """Return the figures for `/metrics`."""
+
+    async def concerns(self, account_id: str) -> tuple[Concern, ...]:
+        """Return what is in any `Condition` that the record alone tells, of each the newest 20 cases."""
+
+    async def calls(self, account_id: str) -> Calls:
+        """Return when the provider last called."""
+
+    async def news(self, account_id: str, way: str, urgent: Sequence[Concern]) -> tuple[News, ...]:
+        """Return what of the urgent conditions people have not been told by this `way`, of each the first 20 cases.
+
+        `urgent` names the conditions; its cases are those that the record does not tell. What is told is told again
+        only when it has gone away and come back; pauses that a person ordered are no news.
+        """
+
+    async def told(self, account_id: str, way: str, upto: datetime) -> None:
+        """Write that everything found until then has been told by this `way`."""
 
     async def ping(self) -> None:
         """Return if the store answers and can commit."""

@@ -1,26 +1,31 @@
 """Claims due deliveries, runs a pass over each, saves what came of it; slots, leases and the graceful stop."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import structlog
 
-from service.decide import Rules
+from service.decide import Fault, Rules
 from service.delivery import (
     PROVIDER_LANE,
     Claim,
     Clock,
+    DeliveryFailure,
     Entry,
     LeaseLost,
     Outcome,
+    Probe,
     Result,
     Schedule,
     Step,
     Store,
     StoreUnavailable,
+    TransientFailure,
 )
+from service.lanes import Lanes, probe_delay
 from service.metrics import Metrics
 from service.pipeline import Passed, Pipeline
 
@@ -29,21 +34,6 @@ SUSPECTS_EVERY = 30.0
 STRAYS_EVERY = 600.0
 ALONE_SECONDS = 20.0
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True, kw_only=True)
-class _Slots:
-    """How many deliveries of each lane are in hand, and how many may be."""
-
-    most: Mapping[str, int]
-    taken: dict[str, int]
-
-    def free(self, lane: str) -> int:
-        return self.most[lane] - self.taken[lane]
-
-    def batch(self, lane: str) -> int:
-        """How many must be free before a claim is worth its statement."""
-        return max(1, self.most[lane] // 4) if self.taken[lane] else 1
 
 
 class Worker:
@@ -58,16 +48,15 @@ class Worker:
         clock: Clock,
         metrics: Metrics,
         account_id: str,
-        channels: tuple[str, ...],
+        tries: Mapping[str, Callable[[], Awaitable[str]]],
         concurrency: int,
         lease: float,
         stop_grace: float,
         poll: float = 1.0,
         alone: float = ALONE_SECONDS,
     ) -> None:
-        # Channels come first: what waits for one was put back by a pass that found no slot, and has waited longest.
-        self._lanes = (*channels, PROVIDER_LANE)
-        self._slots = _Slots(most=dict.fromkeys(self._lanes, concurrency), taken=dict.fromkeys(self._lanes, 0))
+        self._tries = tries  # a lane's name, and how it is tried without delivering anything
+        self._lanes = Lanes([lane for lane in tries if lane != PROVIDER_LANE], concurrency)
         self._store = store
         self._pipeline = pipeline
         self._rules = rules
@@ -78,11 +67,12 @@ class Worker:
         self._stop_grace = stop_grace
         self._poll = poll
         self._alone = alone
-        self._in_hand: dict[asyncio.Task[None], Claim] = {}
+        self._in_hand: dict[asyncio.Task[Fault | None], Claim] = {}
+        self._probe: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._more = False  # whether the last look left due work behind for want of slots
         self._suspects_at = clock.monotonic()
-        self._suspect: asyncio.Task[None] | None = None
+        self._suspect: asyncio.Task[Fault | None] | None = None
         self._adopted_at: float | None = None
         self._looked_at: float | None = None
         self._stopping = asyncio.Event()
@@ -118,11 +108,13 @@ class Worker:
         passes = 0
         await self._adopt_strays()
         while True:
+            await self._look_at_pauses()
             claimed = await self._claim_all()
-            if not claimed and await self._claim_suspect() is None:
+            if not claimed and await self._claim_suspect() is None and self._probe is None:
                 return passes
             passes += claimed or 1
-            await asyncio.gather(*self._in_hand)
+            await asyncio.gather(*self._in_hand, *([self._probe] if self._probe else []))
+            self._probe = None
 
     # --- taking work -------------------------------------------------------------------------------------------------
 
@@ -130,6 +122,7 @@ class Worker:
         self._woken.clear()
         try:
             await self._adopt_strays()
+            await self._look_at_pauses()
             busy = await self._claim_all()
             if not busy or self._clock.monotonic() - self._suspects_at > SUSPECTS_EVERY:
                 await self._look_for_a_suspect()
@@ -143,16 +136,16 @@ class Worker:
         """Take up what waits for a channel that CHANNELS does not name any more, or nobody would ever claim it."""
         now = self._clock.monotonic()
         if self._adopted_at is None or now - self._adopted_at > STRAYS_EVERY:
-            moved = await self._store.adopt(self._account_id, self._lanes)
+            moved = await self._store.adopt(self._account_id, self._lanes.names)
             self._adopted_at = now
             if moved:
                 _log.info("service.adopted", count=moved)
 
     async def _claim_all(self) -> int:
         claimed, self._more = 0, False
-        for lane in self._lanes:
-            free = self._slots.free(lane)
-            if free < self._slots.batch(lane):
+        for lane in self._lanes.names:
+            free = self._lanes.free(lane)
+            if free < self._lanes.batch(lane):
                 self._more = True
                 continue
             claims = await self._store.claim(self._account_id, lane, free, lease=self._lease, suspects=False)
@@ -179,22 +172,30 @@ class Worker:
             self._woken.set()
         self._suspects_at = self._clock.monotonic()
 
-    async def _claim_suspect(self) -> asyncio.Task[None] | None:
-        for lane in self._lanes:
-            if self._slots.free(lane) <= 0:
+    async def _claim_suspect(self) -> asyncio.Task[Fault | None] | None:
+        for lane in self._lanes.names:
+            if self._lanes.free(lane) <= 0:
                 continue
             for claim in await self._store.claim(self._account_id, lane, 1, lease=self._lease, suspects=True):
                 return self._start(claim, lane, after=list(self._in_hand))
         return None
 
-    def _start(self, claim: Claim, lane: str, *, after: Collection[asyncio.Task[None]] = ()) -> asyncio.Task[None]:
-        self._slots.taken[lane] += 1
-        task = asyncio.create_task(self._after(after, claim, lane) if after else self._handle(claim, lane))
+    def _start(
+        self,
+        claim: Claim,
+        lane: str,
+        *,
+        after: Collection[asyncio.Task[Fault | None]] = (),
+        probing: str | None = None,
+    ) -> asyncio.Task[Fault | None]:
+        self._lanes.take(lane)
+        handling = self._after(after, claim, lane) if after else self._handle(claim, lane, probing)
+        task = asyncio.create_task(handling)
         self._in_hand[task] = claim
         task.add_done_callback(self._done)
         return task
 
-    async def _after(self, others: Collection[asyncio.Task[None]], claim: Claim, lane: str) -> None:
+    async def _after(self, others: Collection[asyncio.Task[Fault | None]], claim: Claim, lane: str) -> Fault | None:
         """Give what is in hand a moment to end first; the lease is renewed meanwhile with theirs."""
         ended = asyncio.create_task(asyncio.wait(others))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -204,43 +205,52 @@ class Worker:
             ended.cancel()
             stopping.cancel()
         if self._stopping.is_set():  # nothing is begun any more; the next process takes it when the lease ends
-            self._slots.taken[lane] -= 1
-            return
-        await self._handle(claim, lane)
+            self._lanes.leave(lane)
+            return None
+        return await self._handle(claim, lane)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Fault | None]) -> None:
         del self._in_hand[task]
         if self._more:
             self._woken.set()
 
     # --- one delivery ------------------------------------------------------------------------------------------------
 
-    async def _handle(self, claim: Claim, lane: str) -> None:
-        """Run one pass and save it. What goes wrong here is logged; the lease brings the delivery back."""
+    async def _handle(self, claim: Claim, lane: str, probing: str | None = None) -> Fault | None:
+        """Run one pass and save it; return the trouble of ours that it met.
+
+        What goes wrong here is logged; the lease brings the delivery back.
+        """
         at = lane
 
         def move(to: str) -> bool:
             nonlocal at
             if to != at:
-                if self._slots.free(to) <= 0:
+                if not self._lanes.open(to):
                     return False
-                self._slots.taken[at] -= 1
-                self._slots.taken[to] += 1
+                self._lanes.leave(at)
+                self._lanes.take(to)
                 at = to
             return True
 
         try:
             passed = await self._pass(claim, move)
+            fault = self._lanes.met(passed.fault, passed.sent)
+            if fault is not None:
+                await self._pause(fault)
             await self._store.save(claim, passed.delivery, passed.schedule, passed.entries)
-            self._more |= passed.schedule.due_in == 0
+            self._more |= passed.schedule.due_in == 0 and passed.delivery.lane != probing
         except LeaseLost:
             self._alarm("alarm.lease_lost", transaction_id=claim.delivery.transaction_id)
         except StoreUnavailable as exc:
             self._alarm("alarm.store_unavailable", transaction_id=claim.delivery.transaction_id, reason=str(exc))
         except Exception:  # noqa: BLE001 - a bug in saving: logged whole, and the lease bounds how often it can come again
             self._unexpected(claim)
+        else:
+            return passed.fault
         finally:
-            self._slots.taken[at] -= 1
+            self._lanes.leave(at)
+        return None
 
     async def _pass(self, claim: Claim, move: Callable[[str], bool]) -> Passed:
         if claim.delivery.claims > POISONED_AFTER:
@@ -291,6 +301,57 @@ class Worker:
         self._metrics.alarm("alarm.unexpected_error")
         _log.exception("alarm.unexpected_error", transaction_id=claim.delivery.transaction_id)
 
+    # --- what is at fault --------------------------------------------------------------------------------------------
+
+    async def _look_at_pauses(self) -> None:
+        self._lanes.know(await self._store.pauses(self._account_id))
+        if self._lanes.any_at_fault and (self._probe is None or self._probe.done()):
+            probe = await self._store.take_probe(self._account_id, self._lanes.names, lease=self._lease)
+            self._probe = asyncio.create_task(self._try(probe)) if probe else None
+
+    async def _pause(self, fault: Fault) -> None:
+        """Claim nothing from a lane that is at fault, on any replica, until a probe gets through."""
+        probe_in = probe_delay(self._rules, 0, fault.retry_after)
+        begun = await self._store.pause(self._account_id, fault.lane, fault.reason, by=None, probe_in=probe_in)
+        self._lanes.pause(fault.lane)
+        if begun:
+            self._alarm("alarm.lane_paused", lane=fault.lane, reason=fault.reason)
+
+    async def _try(self, probe: Probe) -> None:
+        """See whether a lane works again: by its own check first, which costs no delivery anything, then by one."""
+        try:
+            fault = await self._checked(probe.lane) or await self._carried(probe.lane)
+            reason, wait = (fault.reason, fault.retry_after) if fault else (None, None)
+            next_in = probe_delay(self._rules, probe.probes + 1, wait)
+            if await self._store.end_probe(probe, fault=reason, next_in=next_in):
+                _log.info("service.lane_resumed", lane=probe.lane)
+                self._woken.set()
+        except StoreUnavailable as exc:
+            self._alarm("alarm.store_unavailable", reason=str(exc))
+
+    async def _checked(self, lane: str) -> Fault | None:
+        try:
+            await self._tries[lane]()
+        except DeliveryFailure as failure:
+            retry_after = failure.retry_after if isinstance(failure, TransientFailure) else None
+            return Fault(lane=lane, reason=failure.reason, retry_after=retry_after)
+        except Exception as exc:  # noqa: BLE001 - a bug, or somebody's own channel's: the lane is no better for it
+            self._metrics.alarm("alarm.unexpected_error")
+            _log.exception("alarm.unexpected_error", lane=lane)
+            return Fault(lane=lane, reason=f"unexpected error: {type(exc).__name__}")
+        return None
+
+    async def _carried(self, lane: str) -> Fault | None:
+        """Take one delivery through the lane; None also when nothing waits for it."""
+        for waiting in self._lanes.names if lane == PROVIDER_LANE else (lane,):
+            claims = await self._store.claim(
+                self._account_id, waiting, 1, lease=self._lease, suspects=False, probing=lane
+            )
+            for claim in claims:
+                fault = await self._start(claim, waiting, probing=lane)
+                return fault if fault is not None and fault.lane == lane else None
+        return None
+
     # --- leases and the end ------------------------------------------------------------------------------------------
 
     async def _renew_for_ever(self) -> None:
@@ -309,8 +370,10 @@ class Worker:
         if self._in_hand:
             await asyncio.wait(list(self._in_hand), timeout=self._stop_grace)
 
-    def _abandon(self) -> list[asyncio.Task[None]]:
-        left = list(self._in_hand)
+    def _abandon(self) -> list[asyncio.Task[Any]]:
+        if self._probe is not None:
+            self._probe.cancel()
+        left: list[asyncio.Task[Any]] = list(self._in_hand)
         for task in left:
             task.cancel()
-        return left
+        return left if self._probe is None else [*left, self._probe]

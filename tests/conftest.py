@@ -1,5 +1,6 @@
 """What tests of several modules need: both databases, a store on each, and an environment without our settings."""
 
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import settings
 
 from service.store import SqlStore, migrate, open_store
 from service.store.tables import jobs, metadata
 from tests.fakes import MovedClock
 from tests.postgres import running_server
+from tests.workbench import Bench, open_bench
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("delivery", deadline=None)
@@ -103,6 +106,20 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 
 @pytest.fixture
+def record_url(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty record that commands find when they run inside the test; the log that they set up is taken down."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DELIVERY_DATABASE_URL", sqlite_url)
+    yield sqlite_url
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
 def clock() -> MovedClock:
     return MovedClock()
 
@@ -110,4 +127,11 @@ def clock() -> MovedClock:
 @pytest.fixture
 async def store(database_url: str, clock: MovedClock) -> AsyncIterator[SqlStore]:
     async with open_store(database_url, clock=clock, migrate=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """One service without its edges, on SQLite."""
+    async with open_bench(f"sqlite:///{tmp_path}/d.db") as opened:
         yield opened

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from service.delivery import (
+    LISTED_AT_ONCE,
     CaptureAnswer,
     CaptureEvent,
     CaptureRequest,
@@ -92,6 +93,9 @@ class FakePayments:
         self.reads: list[str] = []
         self.captures: list[CaptureRequest] = []
         self.documents: list[str] = []
+        self.checks = 0
+        self.voids: list[str] = []
+        self.listed: list[tuple[datetime, datetime | None, str | None]] = []
         self.plan: dict[str, list[Exception | Callable[[], object]]] = {}
 
     def add(self, transaction: Transaction) -> None:
@@ -146,6 +150,11 @@ class FakePayments:
         planned = self._planned("invoice")
         return planned if isinstance(planned, bytes) else PDF
 
+    async def check(self) -> str:
+        self.checks += 1
+        self._planned("check")
+        return "fine"
+
     async def capture(self, request: CaptureRequest) -> CaptureAnswer:
         self.captures.append(request)
         planned = self._planned("capture")
@@ -155,6 +164,31 @@ class FakePayments:
             raise PermanentFailure("Dintero answered 400: captured already")
         self.begin(request.transaction_id, request.reference)
         return CaptureAnswer(transaction=self.transactions[request.transaction_id])
+
+    async def void(self, transaction_id: str) -> Transaction:
+        self.voids.append(transaction_id)
+        self._planned("void")
+        if self.transactions[transaction_id].standing is not Standing.AUTHORIZED:
+            raise PermanentFailure("Dintero answered 400: can not be voided")
+        voided = {"standing": Standing.VOIDED, "status": "AUTHORIZATION_VOIDED", "voided_at": self._clock.now()}
+        self.change(transaction_id, **voided)
+        return replace(self.transactions[transaction_id], read_at=self._clock.now())
+
+    async def list_created(
+        self, since: datetime, until: datetime | None = None, *, after: str | None = None
+    ) -> tuple[Transaction, ...]:
+        """Return a page, sorted by id backwards; a planned page replaces it."""
+        self.listed.append((since, until, after))
+        planned = self._planned("list_created")
+        if isinstance(planned, tuple):
+            return planned
+        found = [
+            replace(transaction, read_at=self._clock.now())
+            for transaction in self.transactions.values()
+            if transaction.created_at and since <= transaction.created_at <= (until or self._clock.now())
+        ]
+        found.sort(key=lambda transaction: transaction.id, reverse=True)
+        return tuple(t for t in found if after is None or t.id < after)[:LISTED_AT_ONCE]
 
 
 class FakeChannel:
@@ -166,6 +200,8 @@ class FakeChannel:
     def __init__(self) -> None:
         self.sent: list[Composed] = []
         self.plan: list[Exception | Callable[[], None]] = []
+        self.checks = 0
+        self.checks_plan: list[Exception] = []
 
     def recipient(self, transaction: Transaction, *, to: str | None = None) -> Recipient:
         address = to or (transaction.billing.email if transaction.billing else None)
@@ -188,6 +224,9 @@ class FakeChannel:
         return Receipt(answer="250 2.0.0 queued as 1")
 
     async def check(self) -> str:
+        self.checks += 1
+        if self.checks_plan:
+            raise self.checks_plan.pop(0)
         return "fine"
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -48,6 +49,8 @@ RULES = Rules(
     unconfirmed_retries=1,
     unconfirmed_delay=900,
     capture_timeout=60,
+    min_days_before_due=3,
+    timezone=ZoneInfo("Europe/Oslo"),
 )
 BEFORE = Rules(
     order=CaptureOrder.BEFORE_DELIVERY,
@@ -57,6 +60,8 @@ BEFORE = Rules(
     unconfirmed_retries=0,
     unconfirmed_delay=1,
     capture_timeout=60,
+    min_days_before_due=3,
+    timezone=ZoneInfo("Europe/Oslo"),
 )
 BEGUN = Collection(begun=True, begun_at=NOW)
 

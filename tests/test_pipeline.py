@@ -1,17 +1,13 @@
 """Deliveries from arrival to close: the real pipeline, worker and store, with a provider and a channel of our own."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from service.decide import Rules
 from service.delivery import (
     AccountFailure,
-    Arrival,
     BadDocument,
     CaptureAnswer,
     CaptureOrder,
@@ -20,7 +16,6 @@ from service.delivery import (
     CommitInDoubt,
     Composed,
     DecidedBy,
-    Delivery,
     Line,
     Outcome,
     Party,
@@ -33,100 +28,16 @@ from service.delivery import (
     Settled,
     Standing,
     Step,
-    Store,
     StoreUnavailable,
     Transaction,
     TransientFailure,
     UnconfirmedFailure,
 )
-from service.metrics import Metrics
-from service.pipeline import Parts, Pipeline
-from service.store import open_store
-from service.worker import Worker
 from tests.fakes import (
     ACCOUNT,
-    FakeChannel,
-    FakeInspector,
-    FakePayments,
-    FakeRenderer,
-    MovedClock,
     a_transaction,
 )
-
-ID = f"{ACCOUNT}.a"
-RULES = Rules(
-    order=CaptureOrder.AFTER_DELIVERY,
-    retry_delays=(60.0, 300.0),
-    give_up_after=3600,
-    capture_give_up_after=86400,
-    unconfirmed_retries=1,
-    unconfirmed_delay=900,
-    capture_timeout=60,
-)
-
-
-@dataclass
-class Bench:
-    """One service without its edges."""
-
-    clock: MovedClock
-    store: Store
-    payments: FakePayments
-    channel: FakeChannel
-    renderer: FakeRenderer
-    rules: Rules = RULES
-
-    def worker(self, *, stop_grace: float = 5, alone: float = 20) -> Worker:
-        metrics = Metrics()
-        parts = Parts(
-            store=self.store,
-            payments=self.payments,
-            channels=(self.channel,),
-            renderer=self.renderer,
-            inspector=FakeInspector(),
-            rules=self.rules,
-            clock=self.clock,
-            jitter=lambda: 0.5,
-            metrics=metrics,
-        )
-        return Worker(
-            store=self.store,
-            pipeline=Pipeline(parts),
-            rules=self.rules,
-            clock=self.clock,
-            metrics=metrics,
-            account_id=ACCOUNT,
-            channels=(self.channel.name,),
-            concurrency=4,
-            lease=60,
-            stop_grace=stop_grace,
-            alone=alone,
-        )
-
-    async def arrive(self, transaction_id: str = ID, *, event: bool = False) -> None:
-        arrival = Arrival(transaction_id=transaction_id, account_id=ACCOUNT, at=self.clock.now(), event=event)
-        await self.store.receive(arrival)
-
-    async def work(self, *, after: float = 0) -> Delivery:
-        self.clock.advance(after)
-        await self.worker().drain()
-        return await self.delivery()
-
-    async def delivery(self, transaction_id: str = ID) -> Delivery:
-        (found,) = await self.store.find(transaction_id)
-        return found
-
-    async def told(self) -> list[tuple[Step, Result]]:
-        return [(entry.step, entry.result) for entry in await self.store.history(ID)]
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    clock = MovedClock()
-    async with open_store(f"sqlite:///{tmp_path}/d.db", clock=clock) as store:
-        payments = FakePayments(clock)
-        payments.add(a_transaction())
-        yield Bench(clock=clock, store=store, payments=payments, channel=FakeChannel(), renderer=FakeRenderer())
+from tests.workbench import ID, RULES, Bench
 
 
 def before(bench: Bench) -> None:

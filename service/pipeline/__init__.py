@@ -2,15 +2,26 @@
 
 from collections.abc import Callable
 
-from service.decide import IN_DOUBT, Decision, Deliver, Ending, StartCapture, by_content, by_standing, next_effect
+from service.decide import (
+    IN_DOUBT,
+    Decision,
+    Deliver,
+    Ending,
+    StartCapture,
+    by_age,
+    by_content,
+    by_standing,
+    next_effect,
+)
 from service.delivery import Claim, Outcome
 from service.pipeline.capturing import settle_open_capture, start_capture
 from service.pipeline.ending import end, look_at_completed
 from service.pipeline.reading import learn_collection, read, resolve
+from service.pipeline.room import Room
 from service.pipeline.sending import deliver, settle_open_sends
 from service.pipeline.work import Parts, Passed, Work, database_now
 
-__all__ = ["Parts", "Passed", "Pipeline"]
+__all__ = ["Parts", "Passed", "Pipeline", "Room"]
 
 
 class Pipeline:
@@ -57,5 +68,6 @@ async def _next(work: Work) -> Decision:
     verdict = verdict or await settle_open_capture(work)
     if verdict:
         return verdict
+    verdict = by_age(work.delivery, transaction, work.captures, work.parts.rules, work.parts.born_at)
     learn_collection(work)
-    return next_effect(work.delivery, transaction, work.sends, work.parts.rules, database_now(work))
+    return verdict or next_effect(work.delivery, transaction, work.sends, work.parts.rules, database_now(work))

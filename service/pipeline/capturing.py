@@ -36,7 +36,7 @@ from service.delivery import (
     TransientFailure,
     UnconfirmedFailure,
 )
-from service.pipeline.reading import FRESH_SECONDS, read, same
+from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
 from service.pipeline.sending import Prepared, prepare
 from service.pipeline.work import Work, database_now, ids, record, so_far, took
 
@@ -47,13 +47,14 @@ async def start_capture(work: Work) -> Ending | None:
     """Ask for the capture; None when it took effect, or when the transaction changed meanwhile."""
     basis = work.known
     if not delivered(work.delivery, work.sends):
-        prepared = await prepare(work)
+        async with work.parts.room.place() as place:
+            prepared = await prepare(work, place)
         if not isinstance(prepared, Prepared):
             return prepared
     if late := await read(work, fresh_for=FRESH_SECONDS):
         return late
     if not same(basis, work.known):
-        return None
+        return contradicted(basis, work.known)
     # A relay's slot is for sending; if the provider's are all taken, this capture has waited long enough.
     work.move(PROVIDER_LANE)
     request = capture_request(work.known)

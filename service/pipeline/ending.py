@@ -13,6 +13,12 @@ _log = structlog.get_logger()
 
 
 def end(work: Work, ending: Ending) -> Passed:
+    """Return what is to be saved, with what the worker is to know of the lanes that were met."""
+    fault = ending.fault if isinstance(ending, Wait) else None
+    return replace(_ended(work, ending), fault=fault, sent=work.sent)
+
+
+def _ended(work: Work, ending: Ending) -> Passed:
     if isinstance(ending, Requeue):
         moved = replace(work.delivery, lane=ending.lane, outcome=Outcome.OPEN, closed_at=None)
         return Passed(delivery=moved, schedule=Schedule(due_in=0.0), entries=tuple(work.entries))
@@ -33,8 +39,6 @@ def _postpone(work: Work, wait: Wait) -> Passed:
         step = Step.CAPTURE if work.delivery.delivered_at else Step.FETCH
         if not told_already(work, wait.reason):
             enter(work, step, Result.DEFERRED, detail=wait.reason)
-        if wait.alarm:
-            alarm(work, wait.alarm, wait.reason)
     if work.claim.delivery.outcome is Outcome.SKIPPED and _nothing_learned(work):
         return _look_again_later(work, delay)
     # A look that something brought forward is not a further try of ours, nor is a wait of known length.
@@ -59,6 +63,8 @@ def _close(work: Work, close: Close) -> Passed:
     now = work.parts.clock.now()
     before = work.claim.delivery
     looked_again = before.outcome is Outcome.SKIPPED and close.outcome in (Outcome.SKIPPED, Outcome.CANCELLED)
+    if close.outcome is Outcome.COMPLETED and work.delivery.delivered_at is None:  # adopted; see `by_age`
+        work.delivery = replace(work.delivery, delivered_at=work.known.collection.begun_at or now)
     if close.voided:
         work.delivery = replace(work.delivery, voided_at=work.known.voided_at or now)
     if looked_again:
@@ -75,8 +81,8 @@ def _close(work: Work, close: Close) -> Passed:
     enter(work, Step.CLOSE, results.get(close.outcome, Result.SKIPPED), detail=close.reason)
     work.parts.metrics.closed(close.outcome)
     _log.info("delivery.closed", **ids(work), outcome=close.outcome, reason=close.reason)
-    failed = "alarm.failed" if close.outcome is Outcome.FAILED else None
-    for name in filter(None, (close.alarm, failed)):
+    failed = "alarm.failed" if close.outcome is Outcome.FAILED and not close.held else None
+    for name in filter(None, (close.alarm, failed, "alarm.held" if close.held else None)):
         alarm(work, name, close.reason or "")
     schedule = Schedule(due_in=close.look_again_in)
     return Passed(delivery=work.delivery, schedule=schedule, entries=tuple(work.entries))
@@ -85,6 +91,7 @@ def _close(work: Work, close: Close) -> Passed:
 def _still_skipped(work: Work, close: Close) -> Passed:
     """End the second look at a skipped delivery; nobody delivering it is what the look is for."""
     collected = work.known.collection.begun or work.known.standing is not Standing.AUTHORIZED
+    reason = close.reason
     if close.look_again_in is not None and not collected and work.delivery.decided_by is DecidedBy.SETTING:
         reason = (
             "nobody delivers this invoice: set invoice_channel to merchant at Dintero, "
@@ -92,7 +99,7 @@ def _still_skipped(work: Work, close: Close) -> Passed:
         )
         enter(work, Step.CLOSE, Result.SKIPPED, detail=reason)
         alarm(work, "alarm.nobody_delivers", reason)
-    kept = replace(work.delivery, closed_at=work.claim.delivery.closed_at, reason=close.reason, outcome=Outcome.SKIPPED)
+    kept = replace(work.delivery, closed_at=work.claim.delivery.closed_at, reason=reason, outcome=Outcome.SKIPPED)
     return Passed(delivery=kept, schedule=Schedule(due_in=None), entries=tuple(work.entries))
 
 
@@ -115,7 +122,8 @@ async def look_at_completed(work: Work) -> Passed:
         delay = delay_of(ending, work.delivery.postponed, work.parts.rules, work.parts.jitter)
         again = replace(work.claim.delivery, postponed=work.delivery.postponed + 1)
         stop = work.delivery.postponed >= len(work.parts.rules.retry_delays)
-        return Passed(delivery=again, schedule=Schedule(due_in=None if stop else delay), entries=())
+        schedule = Schedule(due_in=None if stop else delay)
+        return Passed(delivery=again, schedule=schedule, entries=(), fault=ending.fault)
     if work.transaction and work.known.standing is Standing.VOIDED and work.delivery.voided_at is None:
         now = work.parts.clock.now()
         work.delivery = replace(work.delivery, voided_at=work.known.voided_at or now)

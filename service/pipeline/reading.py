@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import structlog
 
-from service.decide import Ending, by_ownership, on_failure
-from service.delivery import DeliveryFailure, Result, Step, Transaction
+from service.decide import Close, Ending, by_ownership, on_failure
+from service.delivery import PROVIDER_LANE, DeliveryFailure, Outcome, Result, Step, Transaction
 from service.pipeline.work import Work, enter, ids, took
-from service.privacy import scrub
+from service.privacy import number_key, scrub
 
 FRESH_SECONDS = 30.0
 """Seconds for which a read counts before an effect (design.md, "Collection")."""
@@ -19,6 +19,19 @@ def same(before: Transaction, after: Transaction) -> bool:
     return before is after or before == replace(after, read_at=before.read_at)
 
 
+def contradicted(before: Transaction, after: Transaction) -> Close | None:
+    """Say whether the invoice became another one between two reads of one step: a person has to look."""
+    for name, was, is_ in (
+        ("number", before.invoice_number, after.invoice_number),
+        ("amount", before.amount, after.amount),
+        ("currency", before.currency, after.currency),
+        ("due date", before.due_date, after.due_date),
+    ):
+        if was is not None and is_ is not None and was != is_:
+            return Close(outcome=Outcome.FAILED, reason=f"the invoice's {name} changed while it was being prepared")
+    return None
+
+
 async def read(work: Work, *, fresh_for: float = 0.0) -> Ending | None:
     """Read the transaction unless a younger one is at hand; None means that it is there."""
     if work.transaction and (work.parts.clock.now() - work.transaction.read_at).total_seconds() < fresh_for:
@@ -27,7 +40,8 @@ async def read(work: Work, *, fresh_for: float = 0.0) -> Ending | None:
     try:
         transaction = await work.parts.payments.read(work.delivery.transaction_id)
     except DeliveryFailure as failure:
-        return on_failure(failure, lane=work.delivery.lane, nothing_yet=work.delivery.product_type is None)
+        nothing_yet = work.delivery.product_type is None
+        return on_failure(failure, lane=work.delivery.lane, of=PROVIDER_LANE, nothing_yet=nothing_yet)
     took_ms = took(work, "fetch", began)
     if work.transaction and work.transaction.findings != transaction.findings:
         work.ours = False  # who delivers is asked again; what has begun stays ours all the same
@@ -41,9 +55,15 @@ async def read(work: Work, *, fresh_for: float = 0.0) -> Ending | None:
         merchant_reference=transaction.merchant_reference or work.delivery.merchant_reference,
         amount=transaction.amount,
         currency=transaction.currency,
+        organization_key=_organization_key(work, transaction) or work.delivery.organization_key,
     )
     _log.info("delivery.fetched", **ids(work), status=transaction.status, duration_ms=took_ms)
     return None
+
+
+def _organization_key(work: Work, transaction: Transaction) -> str | None:
+    billing = transaction.billing
+    return number_key(work.delivery.account_id, billing.organization_number) if billing else None
 
 
 async def resolve(work: Work) -> Ending | None:
@@ -53,7 +73,7 @@ async def resolve(work: Work) -> Ending | None:
     try:
         resolution = await work.parts.payments.resolve(work.known)
     except DeliveryFailure as failure:
-        return on_failure(failure, lane=work.delivery.lane)
+        return on_failure(failure, lane=work.delivery.lane, of=PROVIDER_LANE)
     work.delivery = replace(work.delivery, decided_by=resolution.decided_by)
     verdict = by_ownership(work.known, resolution)
     work.ours = verdict is None

@@ -27,7 +27,8 @@ from service.delivery import (
     Step,
     UnconfirmedFailure,
 )
-from service.pipeline.reading import FRESH_SECONDS, read, same
+from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
+from service.pipeline.room import Place
 from service.pipeline.work import Work, ids, record, so_far, took
 
 _log = structlog.get_logger()
@@ -51,14 +52,19 @@ async def deliver(work: Work, step: Deliver) -> Ending | None:
         return on_failure(failure, lane=work.delivery.lane)
     if not work.move(channel.name):
         return Requeue(lane=channel.name)
+    async with work.parts.room.place() as place:
+        return await _deliver(work, step, channel, recipient, place)
+
+
+async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recipient, place: Place) -> Ending | None:
     basis = work.known
-    prepared = await _prepare(work, channel, recipient)
+    prepared = await _prepare(work, channel, recipient, place)
     if not isinstance(prepared, Prepared):
         return prepared
     if late := await read(work, fresh_for=FRESH_SECONDS):
         return late
     if not same(basis, work.known):
-        return None
+        return contradicted(basis, work.known)
     send, composed = _compose(work, step, prepared)
     if step.again is not None and composed.sha256 != step.again.sha256:
         return Close(outcome=Outcome.FAILED, reason="content changed since a send in doubt", alarm="alarm.unconfirmed")
@@ -67,25 +73,26 @@ async def deliver(work: Work, step: Deliver) -> Ending | None:
     return await _hand_over(work, prepared.channel, composed, send)
 
 
-async def prepare(work: Work) -> Prepared | Ending:
+async def prepare(work: Work, place: Place) -> Prepared | Ending:
     """Find recipient and document and render the message once, so that no effect precedes what cannot be done."""
     try:
         channel, recipient = _reach(work)
     except PermanentFailure as failure:
         return on_failure(failure, lane=work.delivery.lane)
-    return await _prepare(work, channel, recipient)
+    return await _prepare(work, channel, recipient, place)
 
 
-async def _prepare(work: Work, channel: Channel, recipient: Recipient) -> Prepared | Ending:
+async def _prepare(work: Work, channel: Channel, recipient: Recipient, place: Place) -> Prepared | Ending:
     try:
         url = work.known.invoice_url
         assert url is not None
         document = await work.parts.payments.invoice(url)
+        place.holds(document)
         await work.parts.inspector.inspect(document)
         purpose = Purpose.RESEND if is_copy(work.delivery, work.sends) else Purpose.FIRST
         message = work.parts.renderer.render(channel.template, work.known, purpose=purpose, recipient=recipient)
     except DeliveryFailure as failure:
-        return on_failure(failure, lane=work.delivery.lane)
+        return on_failure(failure, lane=work.delivery.lane, of=PROVIDER_LANE)
     return Prepared(channel=channel, recipient=recipient, document=document, message=message)
 
 
@@ -122,6 +129,8 @@ def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Compo
         dated=dated,
         message_id=composed.message_id,
         sha256=composed.sha256,
+        document_sha256=hashlib.sha256(prepared.document).hexdigest(),
+        template_version=prepared.message.template_version or None,
         begun_at=now,
     )
     return send, composed
@@ -173,6 +182,7 @@ async def _sent(
     settled = await _settle_send(work, replace(send, outcome=outcome, answer=answer, proof=proof))
     work.sends[-1] = settled
     if receipt:
+        work.sent = send.channel
         first = work.delivery.delivered_at is None
         work.delivery = replace(progressed(work.delivery), lane=PROVIDER_LANE)
         if first:

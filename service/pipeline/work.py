@@ -7,7 +7,7 @@ from datetime import datetime
 
 import structlog
 
-from service.decide import Rules
+from service.decide import Fault, Rules
 from service.delivery import (
     Capture,
     Channel,
@@ -27,6 +27,7 @@ from service.delivery import (
     Transaction,
 )
 from service.metrics import Metrics
+from service.pipeline.room import Room
 
 LAST_WRITE_SECONDS = 2.0
 _SETTLE_AGAIN = (0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 60.0)
@@ -40,6 +41,8 @@ class Passed:
     delivery: Delivery
     schedule: Schedule
     entries: tuple[Entry, ...]
+    fault: Fault | None = None  # what it met is trouble of ours with a lane
+    sent: str | None = None  # the channel that took a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Parts:
     renderer: Renderer
     inspector: Inspector
     rules: Rules
+    room: Room
+    born_at: datetime  # the record's birth
     clock: Clock
     jitter: Callable[[], float]
     metrics: Metrics
@@ -71,6 +76,7 @@ class Work:
     move: Callable[[str], bool]
     transaction: Transaction | None = None
     ours: bool = False  # resolved in this pass
+    sent: str | None = None  # the channel that took the message in this pass
 
     @property
     def known(self) -> Transaction:

@@ -1,6 +1,7 @@
 """What one group of writes locks, reads once and writes together: a few statements, however many the writes."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from itertools import groupby
@@ -8,11 +9,13 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, select, update
 
-from service.delivery import Capture, Delivery, Entry, Send
+from service.delivery import Capture, Entry, Send
+from service.store import erasure
+from service.store.chain import chained
 from service.store.clock import database_now
 from service.store.errors import Again, Unknown
 from service.store.queries import captures_among, sends_among
-from service.store.rows import HELD_COLUMNS, Held, Intent, entry_values, held_of, held_values, intent_values
+from service.store.rows import HELD_COLUMNS, Held, Intent, held_of, held_values, intent_values
 from service.store.tables import captures, deliveries, history, sends, transactions, upsert
 
 R = TypeVar("R")
@@ -26,7 +29,7 @@ _LOCK = (
     .with_for_update(key_share=True)
 )
 _NOW = select(database_now())
-_ENTERED = ("id", "account_id", "transaction_id", "received_at", "kind", "outcome", "lane", "due_at")
+_ENTERED = ("id", "account_id", "transaction_id", "received_at", "kind", "outcome", "lane", "due_at", "source")
 _OF_TRANSACTION = ("product_type", "amount", "currency", "merchant_reference")
 
 
@@ -79,7 +82,7 @@ class Book:
         self.sends: Page[Intent[Send]] = Page(sends, intent_values)
         self.captures: Page[Intent[Capture]] = Page(captures, intent_values)
         self._held: Page[Held] = Page(deliveries, held_values)
-        self._entered: dict[str, Delivery] = {}
+        self._entered: dict[str, dict[str, Any]] = {}
         self._entries: list[dict[str, Any]] = []
         self._now: datetime | None = None
 
@@ -113,18 +116,28 @@ class Book:
         return held
 
     def put(self, held: Held, *entries: Entry) -> None:
-        """Put a row in place of the one with its id, and add to its history."""
-        self._held.put(held.delivery.id, held)
-        self._entries += [entry_values(held.delivery.id, entry) for entry in entries]
+        """Put a row in place of the one with its id, and add to its history. What was erased of it stays so."""
+        key = held.delivery.id
+        before = self.row(key)
+        erased = before.delivery.erased_at is not None
+        if erased:
+            held = erasure.still(before, held)
+            erased = held.delivery.erased_at is not None
+        rows, last = chained(key, before.chain, entries, without_words=erased)
+        self._held.put(key, held if last == held.chain else replace(held, chain=last))
+        self._entries += rows
 
     def enter(self, held: Held, entry: Entry) -> None:
         """Add a new row; what is put in its place later in the group is a change to it."""
-        self._entered[held.delivery.id] = held.delivery
-        self._held.read([(held.delivery.id, held)])
-        self.put(held, entry)
+        key = held.delivery.id
+        rows, last = chained(key, None, [entry])
+        self._entered[key] = {name: getattr(held.delivery, name) for name in _ENTERED} | {"chain": last}
+        self._held.read([(key, replace(held, chain=last))])
+        self._entries += rows
 
     def flush(self) -> None:
         """Write everything. Raises `Again` when another process has entered one of the new rows meanwhile."""
+        self._forget()
         if self._entered:
             self._insert_entered([self._entered[key] for key in sorted(self._entered)])
         changed = self._held.changes()
@@ -136,15 +149,25 @@ class Book:
         if self._entries:
             self.connection.execute(_insert(history), self._entries)
 
-    def _insert_entered(self, new: Sequence[Delivery]) -> None:
+    def _forget(self) -> None:
+        """Take the words from facts about erased deliveries: one may come late."""
+        erased = {held.delivery.id for held in self._held.all() if held.delivery.erased_at is not None}
+        if not erased:
+            return
+        for sent in [one for one in self.sends.all() if one.value.delivery_id in erased]:
+            self.sends.put(sent.value.id, replace(sent, value=erasure.without_words(sent.value)))
+        for captured in [one for one in self.captures.all() if one.value.delivery_id in erased]:
+            self.captures.put(captured.value.id, replace(captured, value=erasure.without_words(captured.value)))
+
+    def _insert_entered(self, rows: Sequence[dict[str, Any]]) -> None:
         # In the order of their ids, for two processes may be entering the same ones.
         statement = upsert(self.connection, deliveries).on_conflict_do_nothing().returning(deliveries.c.id)
-        rows = [{name: getattr(delivery, name) for name in _ENTERED} for delivery in new]
         if len(self.connection.execute(statement, rows).all()) < len(rows):
             raise Again("another process entered the same deliveries")
         about = [
-            {"id": d.transaction_id, "delivery_id": d.id, "account_id": d.account_id, "received_at": d.received_at}
-            for d in new
+            {"id": row["transaction_id"], "delivery_id": row["id"]}
+            | {name: row[name] for name in ("account_id", "received_at")}
+            for row in rows
         ]
         self.connection.execute(_insert(transactions), about)
 

@@ -14,7 +14,15 @@ from service.store.tables import deliveries, microseconds, pauses
 
 
 def take(
-    connection: Connection, account_id: str, lane: str, limit: int, *, lease: timedelta, suspects: bool, shift: int
+    connection: Connection,
+    account_id: str,
+    lane: str,
+    limit: int,
+    *,
+    lease: timedelta,
+    suspects: bool,
+    probing: str | None,
+    shift: int,
 ) -> tuple[Claim, ...]:
     """Lease up to `limit` due deliveries of a lane that nobody has and nothing pauses, those due longest first.
 
@@ -24,6 +32,7 @@ def take(
         "_account_id": account_id,
         "_lane": lane,
         "limit": limit,
+        "probing": probing or "",  # no lane's name
         "lease": microseconds(lease),
         "nonce": secrets.token_hex(16),
         "shift": shift,
@@ -66,7 +75,12 @@ def _claiming(*, suspects: bool) -> Update:
             deliveries.c.due_at <= database_now(),
             or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < database_now()),
             deliveries.c.claims > 0 if suspects else deliveries.c.claims == 0,
-            ~exists().where(pauses.c.key == bindparam("_lane")),
+            # What waits for a channel is read again before it is sent: without the provider nothing goes.
+            ~exists().where(
+                pauses.c.account_id == bindparam("_account_id"),
+                or_(pauses.c.key == bindparam("_lane"), pauses.c.key == PROVIDER_LANE),
+                pauses.c.key != bindparam("probing"),
+            ),
         )
         .order_by(deliveries.c.due_at)
         .limit(bindparam("limit", type_=BigInteger))

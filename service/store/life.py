@@ -12,6 +12,7 @@ from service.delivery import (
     Entry,
     LeaseLost,
     Outcome,
+    Proof,
     Received,
     Request,
     Result,
@@ -27,6 +28,8 @@ _UNDELIVERED = frozenset({Outcome.OPEN, Outcome.FAILED})  # a retry of what fail
 _GIVEN_UP = frozenset({Outcome.FAILED, Outcome.SKIPPED})
 _LOOKED_AT = frozenset({Outcome.OPEN, Outcome.COMPLETED})
 _HAS_IT = "the customer has the invoice"
+RECONCILE = "reconcile"
+"""The source of an arrival that nobody notified us of."""
 
 
 def entered(arrival: Arrival, now: datetime) -> Held:
@@ -37,6 +40,7 @@ def entered(arrival: Arrival, now: datetime) -> Held:
             account_id=arrival.account_id,
             transaction_id=arrival.transaction_id,
             received_at=arrival.at,
+            source=arrival.source,
             due_at=now,
         )
     )
@@ -45,6 +49,9 @@ def entered(arrival: Arrival, now: datetime) -> Held:
 def arrived(held: Held, arrival: Arrival, now: datetime) -> tuple[Held, Received]:
     """Return what a further callback makes of a row. It touches neither the lease nor `no_send_before`."""
     delivery = held.delivery
+    if delivery.source == RECONCILE != arrival.source:
+        delivery = replace(delivery, source=arrival.source)  # its own notification has come after all
+        held = replace(held, delivery=delivery)
     if delivery.outcome is Outcome.OPEN:
         return woken(held, now), Received.WOKEN
     if delivery.outcome is Outcome.SKIPPED or delivery.closed_waiting:
@@ -155,6 +162,11 @@ def capture_settled(
     return after if _in_step(held, begun_under) else _told_late(after, now, opens=True)
 
 
+def has_moved_on(held: Held, request: Request) -> bool:
+    """Say whether the row is no longer what an operator decided about."""
+    return request.only_if is not None and held.delivery.outcome is not request.only_if
+
+
 def retried(held: Held, now: datetime) -> Held:
     """Return the row open and due now, with a new give-up clock. A lease stays; its save will honour this."""
     delivery = replace(_fresh(held.delivery), no_send_before=None, claims=0, due_at=now)
@@ -164,7 +176,28 @@ def retried(held: Held, now: datetime) -> Held:
 def resent(held: Held, request: Request, now: datetime) -> Held:
     """Return the row as `retried`, in a new round that one more accepted send will end."""
     again = retried(held, now)
-    return replace(again, delivery=replace(again.delivery, round=held.delivery.round + 1, send_to=request.to))
+    round_ = held.delivery.round + 1
+    delivery = replace(again.delivery, round=round_, send_to=request.to, even_late=request.even_late)
+    return replace(again, delivery=delivery)
+
+
+def stated(held: Held, request: Request, now: datetime) -> Held:
+    """Return the row as `retried`, with its round delivered by a person's word."""
+    again = retried(held, now)
+    delivery = replace(
+        again.delivery,
+        stated_round=held.delivery.round,
+        delivered_at=held.delivery.delivered_at or request.at,
+        delivery_proof=held.delivery.delivery_proof or Proof.PERSON,
+        send_to=None,
+    )
+    return replace(again, delivery=delivery)
+
+
+def released(held: Held, now: datetime) -> Held:
+    """Return the row as `retried`, and not to be held again."""
+    again = retried(held, now)
+    return replace(again, delivery=replace(again.delivery, released=True))
 
 
 def cancelled(held: Held, request: Request) -> Held:
@@ -187,7 +220,8 @@ def asked_for(verb: str, request: Request, result: Result = Result.ACCEPTED) -> 
 
 
 def _said(verb: str, request: Request) -> str:
-    return f"{verb} by {request.by}" + (f": {request.reason}" if request.reason else "")
+    rests_on = f" ({request.rests_on})" if request.rests_on else ""
+    return f"{verb} by {request.by}{rests_on}" + (f": {request.reason}" if request.reason else "")
 
 
 def _in_hand(held: Held, token: str, now: datetime) -> bool:
@@ -270,6 +304,12 @@ def _keeping(old: Delivery, new: Delivery) -> Delivery:
         claims=0,
         round=old.round,
         send_to=old.send_to,
+        source=old.source,
+        released=old.released,
+        even_late=old.even_late,
+        stated_round=old.stated_round,
+        organization_key=new.organization_key or old.organization_key,
+        erased_at=old.erased_at,
         delivered_at=old.delivered_at or new.delivered_at,
         delivery_proof=old.delivery_proof or new.delivery_proof,
         captured_at=old.captured_at or new.captured_at,

@@ -11,20 +11,29 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from service.delivery import (
+    ALL,
     Arrival,
+    Calls,
     Capture,
     Claim,
     Clock,
+    Concern,
     Counts,
     Delivery,
+    Dossier,
     Entry,
+    Filter,
+    Job,
+    News,
     Outcome,
+    Pause,
+    Probe,
     Received,
     Request,
     Schedule,
     Send,
 )
-from service.store import claims, queries, work
+from service.store import alerts, claims, concerns, erasure, pauses, queries, search, work
 from service.store.book import Book
 from service.store.clock import shift
 from service.store.engines import Engines
@@ -53,13 +62,22 @@ class SqlStore:
         _usable(arrival.transaction_id, arrival.account_id)
         return await self._change(arrival.transaction_id, partial(work.receive, arrival=arrival))
 
-    async def claim(self, account_id: str, lane: str, limit: int, *, lease: float, suspects: bool) -> tuple[Claim, ...]:
+    async def claim(
+        self, account_id: str, lane: str, limit: int, *, lease: float, suspects: bool, probing: str | None = None
+    ) -> tuple[Claim, ...]:
         """As `Store.claim`."""
 
         def take(book: Book) -> tuple[Claim, ...]:
             length = timedelta(seconds=lease)
             return claims.take(
-                book.connection, account_id, lane, limit, lease=length, suspects=suspects, shift=book.shift
+                book.connection,
+                account_id,
+                lane,
+                limit,
+                lease=length,
+                suspects=suspects,
+                probing=probing,
+                shift=book.shift,
             )
 
         return await self._writer.write(Write(apply=take))
@@ -116,13 +134,68 @@ class SqlStore:
         """As `Store.cancel`; a completed delivery stays as it is, for there is nothing left to stop."""
         return await self._change(delivery_id, partial(work.cancel, delivery_id=delivery_id, request=request))
 
+    async def resolve(self, delivery_id: str, request: Request, *, delivered: bool) -> Delivery:
+        """As `Store.resolve`."""
+        resolve = partial(work.resolve, delivery_id=delivery_id, request=request, delivered=delivered)
+        return await self._change(delivery_id, resolve, intents=True)
+
+    async def release(self, delivery_id: str, request: Request) -> Delivery:
+        """As `Store.release`."""
+        return await self._change(delivery_id, partial(work.release, delivery_id=delivery_id, request=request))
+
+    async def note(self, delivery_id: str, entry: Entry) -> None:
+        """As `Store.note`."""
+        await self._change(delivery_id, partial(work.note, delivery_id=delivery_id, entry=entry))
+
+    async def pause(self, account_id: str, lane: str, reason: str, *, by: str | None, probe_in: float | None) -> bool:
+        """As `Store.pause`."""
+        return await self._share(partial(pauses.pause, by=by, probe_in=probe_in), account_id, lane, reason)
+
+    async def resume(self, account_id: str, lane: str) -> bool:
+        """As `Store.resume`."""
+        return await self._share(pauses.resume, account_id, lane)
+
+    async def pauses(self, account_id: str) -> tuple[Pause, ...]:
+        """As `Store.pauses`."""
+        return await self._read(partial(pauses.in_force, account_id=account_id))
+
+    async def take_probe(self, account_id: str, lanes: Sequence[str], *, lease: float) -> Probe | None:
+        """As `Store.take_probe`."""
+        return await self._share(partial(pauses.take_probe, lease=lease), account_id, lanes)
+
+    async def end_probe(self, probe: Probe, *, fault: str | None, next_in: float) -> bool:
+        """As `Store.end_probe`."""
+        return await self._share(partial(pauses.end_probe, fault=fault, next_in=next_in), probe)
+
+    async def born_at(self) -> datetime:
+        """As `Store.born_at`."""
+        return await self._read(queries.born_at)
+
+    async def take_job(self, name: str, *, every: float, lease: float) -> Job | None:
+        """As `Store.take_job`."""
+        return await self._share(partial(pauses.take_job, every=every, lease=lease), name)
+
+    async def end_job(self, job: Job, *, done: bool, note: str | None = None) -> None:
+        """As `Store.end_job`."""
+        await self._share(partial(pauses.end_job, done=done, note=note), job)
+
+    async def known(self, transaction_ids: Sequence[str]) -> tuple[Delivery, ...]:
+        """As `Store.known`."""
+        return await self._read(partial(queries.known, transaction_ids=transaction_ids))
+
     async def find(self, reference: str) -> tuple[Delivery, ...]:
         """As `Store.find`."""
-        return await self._read(partial(queries.find, reference=reference))
+        return await self._read(partial(search.find, reference=reference))
 
-    async def listing(self, *, outcomes: Sequence[Outcome] = (), limit: int | None = None) -> tuple[Delivery, ...]:
+    async def listing(
+        self, chosen: Filter = ALL, *, limit: int | None = None, after: Delivery | None = None
+    ) -> tuple[Delivery, ...]:
         """As `Store.listing`."""
-        return await self._read(partial(queries.listing, outcomes=outcomes, limit=limit))
+        return await self._read(partial(queries.listing, chosen=chosen, limit=limit, after=after))
+
+    async def ids(self, chosen: Filter) -> tuple[tuple[str, Outcome], ...]:
+        """As `Store.ids`."""
+        return await self._read(partial(queries.ids, chosen=chosen))
 
     async def history(self, delivery_id: str) -> tuple[Entry, ...]:
         """As `Store.history`."""
@@ -138,13 +211,63 @@ class SqlStore:
         found = await self._read(partial(queries.captures_among, ids=[delivery_id]))
         return tuple(intent.value for intent in found)
 
+    async def dossier(self, delivery_id: str) -> Dossier:
+        """As `Store.dossier`."""
+        return await self._read(partial(queries.dossier, delivery_id=delivery_id))
+
+    async def concerning(
+        self, *, addresses: Sequence[str] = (), organization_number: str | None = None
+    ) -> tuple[Delivery, ...]:
+        """As `Store.concerning`."""
+        look = partial(search.concerning, addresses=addresses, organization_number=organization_number)
+        return await self._read(look)
+
+    async def erase(self, delivery_ids: Sequence[str], entry: Entry) -> tuple[str, ...]:
+        """As `Store.erase`."""
+
+        def erase(book: Book) -> tuple[str, ...]:
+            return erasure.erase(book.connection, delivery_ids, entry, book.shift)
+
+        return await self._writer.write(Write(apply=erase))
+
+    async def erase_old(self, account_id: str, before: datetime, *, limit: int, entry: Entry) -> int:
+        """As `Store.erase_old`."""
+
+        def erase(book: Book) -> int:
+            return erasure.erase_old(book.connection, account_id, before, limit=limit, entry=entry, shift=book.shift)
+
+        return await self._writer.write(Write(apply=erase))
+
     async def counts(self) -> Counts:
         """As `Store.counts`."""
         return await self._read(partial(queries.counts, shift=shift(self._clock)))
 
+    async def concerns(self, account_id: str) -> tuple[Concern, ...]:
+        """As `Store.concerns`."""
+        return await self._read(partial(concerns.concerns, account_id=account_id, shift=shift(self._clock)))
+
+    async def calls(self, account_id: str) -> Calls:
+        """As `Store.calls`."""
+        return await self._read(partial(concerns.calls, account_id=account_id))
+
+    async def news(self, account_id: str, way: str, urgent: Sequence[Concern]) -> tuple[News, ...]:
+        """As `Store.news`."""
+        changed = partial(alerts.out_of_date, account_id=account_id, way=way, urgent=urgent, shift=shift(self._clock))
+        if await self._read(changed):
+            await self._share(alerts.bring_up_to_date, account_id, way, urgent)
+        return await self._read(partial(alerts.untold, account_id=account_id, way=way))
+
+    async def told(self, account_id: str, way: str, upto: datetime) -> None:
+        """As `Store.told`."""
+        await self._share(alerts.told, account_id, way, upto)
+
     async def ping(self) -> None:
         """As `Store.ping`: it writes a row and commits."""
         await self._writer.write(Write(apply=work.ping))
+
+    def _share(self, apply: Callable[..., T], *about: object) -> asyncio.Future[T]:
+        """Write what belongs to no delivery; `apply` is a function of the connection, `about` and the clock's shift."""
+        return self._writer.write(Write(apply=lambda book: apply(book.connection, *about, shift=book.shift)))
 
     def _change(self, key: str, apply: Callable[[Book], T], *, intents: bool = False) -> asyncio.Future[T]:
         return self._writer.write(Write(apply=apply, key=key, intents=intents))

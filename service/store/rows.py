@@ -28,7 +28,7 @@ V = TypeVar("V", Send, Capture)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A row of `deliveries` with what nobody outside sees of it: the lease, the wake-ups and the count of captures."""
+    """A row of `deliveries` with what nobody outside sees of it: lease, wake-ups, captures begun, the last hash."""
 
     delivery: Delivery
     lease_token: str | None = None
@@ -38,6 +38,7 @@ class Held:
     asked: int = 0
     told: int = 0
     captures_begun: int = 0
+    chain: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def _columns(table: Table, names: Iterable[str]) -> list[ColumnElement[Any]]:
 
 
 _DELIVERY, _SEND, _CAPTURE, _ENTRY = map(_names, (Delivery, Send, Capture, Entry))
-_LEASE = ("lease_token", "leased_until", "wakes", "seen", "asked", "told", "captures_begun")
+_LEASE = ("lease_token", "leased_until", "wakes", "seen", "asked", "told", "captures_begun", "chain")
 _INTENT = ("ordinal", "lease_token")
 
 DELIVERY_COLUMNS = _columns(deliveries, _DELIVERY)

@@ -95,6 +95,10 @@ deliveries = Table(
     _count("round"),
     Column("send_to", Words),
     Column("closed_waiting", Boolean, nullable=False, server_default=false()),
+    Column("source", Words, nullable=False, server_default=text("'callback'")),
+    Column("released", Boolean, nullable=False, server_default=false()),
+    Column("even_late", Boolean, nullable=False, server_default=false()),
+    Column("stated_round", BigInteger),
     Column("patience_used", Double, nullable=False, server_default=text("0.0")),
     Column("patience_since", Instant),
     Column("decided_by", Words),
@@ -106,6 +110,8 @@ deliveries = Table(
     Column("channel", Words),
     Column("recipient", Words),
     Column("recipient_key", Words),
+    Column("organization_key", Words),
+    Column("erased_at", Instant),
     Column("delivered_at", Instant),
     Column("delivery_proof", Words),
     Column("captured_at", Instant),
@@ -119,6 +125,7 @@ deliveries = Table(
     _count("asked"),  # what `wakes` was at the last retry or resend: newer than a claim, it keeps the delivery open
     _count("told"),  # what `wakes` was at the last late fact of the round: newer than a claim, it opens what failed
     _count("captures_begun"),
+    Column("chain", Words),  # the hash of the last line of its history
 )
 Index(
     "deliveries_due",
@@ -132,7 +139,28 @@ Index("deliveries_transaction_id", deliveries.c.transaction_id)
 Index("deliveries_invoice_number", deliveries.c.invoice_number)
 Index("deliveries_merchant_reference", deliveries.c.merchant_reference)
 Index("deliveries_newest", deliveries.c.received_at.desc(), deliveries.c.id)
-Index("deliveries_outcome", deliveries.c.outcome, deliveries.c.received_at)
+Index("deliveries_outcome", deliveries.c.outcome, deliveries.c.received_at.desc(), deliveries.c.id)
+# Those that were stopped, or voided when they were complete: few, and looked for by when it was.
+Index(
+    "deliveries_cancelled",
+    deliveries.c.closed_at,
+    postgresql_where=text("outcome = 'cancelled'"),
+    sqlite_where=text("outcome = 'cancelled'"),
+)
+Index(
+    "deliveries_voided",
+    deliveries.c.voided_at,
+    postgresql_where=text("voided_at IS NOT NULL"),
+    sqlite_where=text("voided_at IS NOT NULL"),
+)
+Index("deliveries_recipient_key", deliveries.c.recipient_key)
+Index("deliveries_organization_key", deliveries.c.organization_key)
+Index(
+    "deliveries_personal",
+    deliveries.c.closed_at,
+    postgresql_where=text("erased_at IS NULL"),
+    sqlite_where=text("erased_at IS NULL"),
+)
 
 # One transaction at the provider, pointing at its delivery: one each for ordinary invoices, many for a grouped one.
 transactions = Table(
@@ -170,9 +198,12 @@ sends = Table(
     Column("answer", Words),
     Column("proof", Words),
     Column("settled_at", Instant),
+    Column("document_sha256", Words),
+    Column("template_version", Words),
     Column("lease_token", Words),  # of the claim that began it: settled under another or none, it is settled late
 )
 Index("sends_delivery_id", sends.c.delivery_id)
+Index("sends_recipient_key", sends.c.recipient_key)
 Index(
     "sends_open",
     sends.c.delivery_id,
@@ -222,6 +253,11 @@ history = Table(
     Column("channel", Words),
     Column("detail", Words),
     Column("message_id", Words),
+    # The line's place in the delivery's hash chain: over `detail_hash` (salted) instead of `detail`, so that what is
+    # personal can be erased without breaking it. NULL in lines of earlier versions.
+    Column("salt", Words),
+    Column("detail_hash", Words),
+    Column("hash", Words),
 )
 Index("history_delivery_id", history.c.delivery_id, history.c.id)
 
@@ -229,6 +265,7 @@ Index("history_delivery_id", history.c.delivery_id, history.c.id)
 pauses = Table(
     "pauses",
     metadata,
+    Column("account_id", Words, primary_key=True),
     Column("key", Words, primary_key=True),
     Column("reason", Words, nullable=False),
     Column("since", Instant, nullable=False),
@@ -248,6 +285,20 @@ jobs = Table(
     Column("token", Words),
     Column("last_run_at", Instant),
     Column("note", Words),
+)
+
+# What a person was told of, or is to be told: a row is one trouble (an alarm's name and whom it is about), once.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("account_id", Words, primary_key=True),
+    Column("way", Words, primary_key=True),  # by which people are told: each gets everything
+    Column("name", Words, primary_key=True),
+    Column("subject", Words, primary_key=True),  # a delivery's id, a lane, or empty
+    Column("detail", Words),
+    Column("first_at", Instant, nullable=False),  # when it was found, or found again
+    Column("told_at", Instant),  # before `first_at`: it went away, came back and is yet to be told
+    Column("gone_at", Instant),
 )
 
 

@@ -31,6 +31,7 @@ from service.store.tables import jobs, upsert
 # What a function raises here it raises before it has put anything into the book: a failure of one write must not leave
 # half of it in a group that is committed for the others.
 
+_IN_DOUBT = frozenset({Settled.OPEN, Settled.UNCONFIRMED})
 _UNANSWERED = frozenset({Settled.OPEN, Settled.PENDING})
 
 
@@ -64,6 +65,8 @@ def begin_send(book: Book, claim: Claim, send: Send) -> None:
     after = life.send_begun(_leased(book, claim), claim, send, book.now)
     reached = (send.delivery_id, send.recipient_key, send.channel)
     others = [intent.value for intent in book.sends.all()]
+    if after.delivery.stated_round == send.round:
+        raise AlreadySent
     if any((o.delivery_id, o.round, o.outcome) == (send.delivery_id, send.round, Settled.ACCEPTED) for o in others):
         raise AlreadySent
     for other in others:
@@ -121,18 +124,57 @@ def settle_capture(book: Book, capture: Capture, entries: Sequence[Entry], began
 
 
 def retry(book: Book, delivery_id: str, request: Request) -> Delivery:
-    return _asked(book, life.retried(book.row(delivery_id), book.now), life.asked_for("retry", request))
+    held = book.row(delivery_id)
+    if life.has_moved_on(held, request):
+        return held.delivery
+    return _asked(book, life.retried(held, book.now), life.asked_for("retry", request))
 
 
 def resend(book: Book, delivery_id: str, request: Request) -> Delivery:
-    return _asked(book, life.resent(book.row(delivery_id), request, book.now), life.asked_for("resend", request))
+    held = book.row(delivery_id)
+    if life.has_moved_on(held, request):
+        return held.delivery
+    return _asked(book, life.resent(held, request, book.now), life.asked_for("resend", request))
 
 
 def cancel(book: Book, delivery_id: str, request: Request) -> Delivery:
     held = book.row(delivery_id)
+    if life.has_moved_on(held, request):
+        return held.delivery
     if held.delivery.outcome is Outcome.COMPLETED:  # there is nothing left to stop, and what happened stays true
         return _asked(book, held, life.asked_for("completed before it was cancelled", request, Result.SKIPPED))
     return _asked(book, life.cancelled(held, request), life.asked_for("cancel", request))
+
+
+def resolve(book: Book, delivery_id: str, request: Request, *, delivered: bool) -> Delivery:
+    held = book.row(delivery_id)
+    if life.has_moved_on(held, request):
+        return held.delivery
+    verb = "stated as delivered" if delivered else "stated as not delivered"
+    if held.delivery.outcome not in (Outcome.OPEN, Outcome.FAILED):
+        return _asked(book, held, life.asked_for(f"{held.delivery.outcome} when {verb}", request, Result.SKIPPED))
+    if delivered:
+        return _asked(book, life.stated(held, request, book.now), life.asked_for(verb, request))
+    of_round = [
+        i for i in book.sends.all() if (i.value.delivery_id, i.value.round) == (delivery_id, held.delivery.round)
+    ]
+    for intent in of_round:
+        if intent.value.outcome in _IN_DOUBT:
+            refused = replace(intent.value, outcome=Settled.REFUSED, answer=verb, settled_at=request.at)
+            book.sends.put(refused.id, replace(intent, value=refused))
+    # What was accepted, or stated, stays a fact; that the customer does not have it after all asks for another round.
+    had = any(i.value.outcome is Settled.ACCEPTED for i in of_round) or held.delivery.stated_round is not None
+    # And one that is held for its age is held no more: whether the customer may have it has been answered.
+    after = life.resent(held, request, book.now) if had else life.released(held, book.now)
+    return _asked(book, after, life.asked_for(verb, request))
+
+
+def release(book: Book, delivery_id: str, request: Request) -> Delivery:
+    return _asked(book, life.released(book.row(delivery_id), book.now), life.asked_for("released", request))
+
+
+def note(book: Book, delivery_id: str, entry: Entry) -> None:
+    book.put(book.row(delivery_id), entry)
 
 
 def ping(book: Book) -> None:
@@ -155,7 +197,7 @@ def _leased(book: Book, claim: Claim) -> Held:
 
 def _asked(book: Book, held: Held, entry: Entry) -> Delivery:
     book.put(held, entry)
-    return held.delivery
+    return book.row(held.delivery.id).delivery
 
 
 def _answered(book: Book, known: Capture, told: Capture) -> Capture:

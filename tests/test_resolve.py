@@ -1,0 +1,171 @@
+"""A person who looked says whether the customer has the invoice: on both databases, and through the pipeline."""
+
+from dataclasses import replace
+
+import pytest
+
+from service.delivery import (
+    AlreadySent,
+    CaptureOrder,
+    Outcome,
+    PermanentFailure,
+    Proof,
+    Result,
+    Schedule,
+    Settled,
+    Step,
+    TransientFailure,
+    UnconfirmedFailure,
+)
+from service.store import SqlStore
+from tests.store_values import CLOSED, NEVER, SETTLED, claimed, only, request, send
+from tests.workbench import ID, RULES, Bench
+
+LOST = UnconfirmedFailure("the mail relay's answer to the message was lost")
+STATED = replace(request("the customer rang"), rests_on="post, 2026-11-20")
+
+
+async def in_doubt(bench: Bench) -> None:
+    """Use up all repeats of a send whose answer is lost."""
+    bench.channel.plan = [LOST, LOST]
+    await bench.arrive()
+    await bench.work()
+    assert (await bench.work(after=901)).outcome is Outcome.OPEN
+    assert (await bench.work(after=901)).outcome is Outcome.FAILED
+
+
+async def test_delivered_goes_on_to_the_capture_and_sends_nothing(bench: Bench) -> None:
+    await in_doubt(bench)
+    await bench.store.resolve(ID, STATED, delivered=True)
+    delivery = await bench.work()
+    assert delivery.outcome is Outcome.COMPLETED
+    assert delivery.delivery_proof is Proof.PERSON
+    assert delivery.progress == ("delivered", "captured")
+    assert bench.channel.sent == []
+    assert len(bench.payments.captures) == 1
+    said = [e.detail for e in await bench.store.history(ID) if e.step is Step.OPERATOR]
+    assert said == ["stated as delivered by kari (post, 2026-11-20): the customer rang"]
+
+
+async def test_not_delivered_sends_it_even_with_another_content(bench: Bench) -> None:
+    await in_doubt(bench)
+    bench.renderer.text = "a new template"
+    await bench.store.resolve(ID, STATED, delivered=False)
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+    assert len(bench.channel.sent) == 1
+    assert [s.outcome for s in await bench.store.sends(ID)] == [Settled.REFUSED, Settled.REFUSED, Settled.ACCEPTED]
+
+
+async def test_what_was_refused_keeps_its_own_answer(bench: Bench) -> None:
+    bench.channel.plan = [TransientFailure("451 greylisted"), LOST]
+    await bench.arrive()
+    await bench.work()
+    await bench.work(after=61)
+    await bench.store.resolve(ID, STATED, delivered=False)
+    assert [s.answer for s in await bench.store.sends(ID)] == ["451 greylisted", "stated as not delivered"]
+
+
+async def test_accepted_by_the_relay_and_never_arrived_goes_out_once_more_before_the_capture(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [TransientFailure("503")]
+    await bench.arrive()
+    assert (await bench.work()).progress == ("delivered",)
+    bench.channel.plan = [TransientFailure("451 greylisted")]
+    await bench.store.resolve(ID, STATED, delivered=False)
+    assert (await bench.work()).outcome is Outcome.OPEN
+    assert len(bench.payments.captures) == 1, "what a person says did not arrive is not captured"
+    assert (await bench.work(after=61)).outcome is Outcome.COMPLETED
+    assert len(bench.channel.sent) == 2
+
+
+async def test_an_open_one_in_doubt_needs_no_waiting(bench: Bench) -> None:
+    bench.channel.plan = [LOST]
+    await bench.arrive()
+    await bench.work()
+    await bench.store.resolve(ID, STATED, delivered=False)
+    assert (await bench.work()).outcome is Outcome.COMPLETED, "not before UNCONFIRMED_DELAY is about what is in doubt"
+
+
+async def test_a_failed_resend_that_a_person_brought_is_done(bench: Bench) -> None:
+    await bench.arrive()
+    await bench.work()
+    await bench.store.resend(ID, request())
+    bench.channel.plan = [PermanentFailure("550 5.1.1 no such user")]
+    assert (await bench.work()).outcome is Outcome.FAILED
+    await bench.store.resolve(ID, STATED, delivered=True)
+    delivery = await bench.work()
+    assert delivery.outcome is Outcome.COMPLETED
+    assert delivery.delivery_proof is Proof.RELAY, "what the first rests on stays"
+    assert len(bench.channel.sent) == 1
+
+
+async def test_a_resend_after_a_statement_is_sent(bench: Bench) -> None:
+    await in_doubt(bench)
+    await bench.store.resolve(ID, STATED, delivered=True)
+    await bench.work()
+    await bench.store.resend(ID, request())
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+    assert len(bench.channel.sent) == 1
+
+
+async def test_with_the_capture_first_a_statement_does_not_take_its_place(bench: Bench) -> None:
+    bench.rules = replace(RULES, order=CaptureOrder.BEFORE_DELIVERY)
+    bench.channel.plan = [PermanentFailure("550 5.1.1 no such user")]
+    await bench.arrive()
+    assert (await bench.work()).progress == ("captured",)
+    await bench.store.resolve(ID, STATED, delivered=True)
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+    assert len(bench.payments.captures) == 1
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.SKIPPED, Outcome.CANCELLED])
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_what_is_closed_otherwise_stays(store: SqlStore, outcome: Outcome, delivered: bool) -> None:
+    claim = await claimed(store)
+    await store.save(claim, replace(claim.delivery, **(CLOSED | {"outcome": outcome})), NEVER)
+    after = await store.resolve(claim.delivery.id, STATED, delivered=delivered)
+    assert after.outcome is outcome
+    assert await only(store) == after
+    assert after.delivered_at is None
+    assert (await store.history(after.id))[-1].result is Result.SKIPPED
+
+
+async def test_a_step_in_hand_does_not_undo_a_statement(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.resolve(claim.delivery.id, STATED, delivered=True)
+    with pytest.raises(AlreadySent):
+        await store.begin_send(claim, send(claim.delivery.id))
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="no address"), NEVER)
+    delivery = await only(store)
+    assert delivery.outcome is Outcome.OPEN
+    assert delivery.stated_round == 0
+    assert delivery.delivered_at is not None
+
+
+async def test_an_acceptance_that_comes_after_the_statement_counts(store: SqlStore) -> None:
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    await store.resolve(claim.delivery.id, STATED, delivered=False)
+    await store.settle_send(replace(begun, **SETTLED), ())
+    await store.save(claim, claim.delivery, Schedule(due_in=0))
+    delivery = await only(store)
+    assert delivery.delivered_at is not None
+    assert [s.outcome for s in await store.sends(delivery.id)] == [Settled.ACCEPTED]
+
+
+async def test_a_step_in_hand_does_not_undo_a_release(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.release(claim.delivery.id, STATED)
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, reason="held: too old"), NEVER)
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.released) == (Outcome.OPEN, True)
+
+
+@pytest.mark.parametrize("verb", ["resolve", "release"])
+async def test_an_unknown_delivery_is_a_key_error(store: SqlStore, verb: str) -> None:
+    with pytest.raises(KeyError):
+        await (
+            store.release("T12345678.9", STATED)
+            if verb == "release"
+            else store.resolve("T12345678.9", STATED, delivered=True)
+        )

@@ -16,32 +16,50 @@ from urllib.parse import unquote
 import structlog
 from starlette.types import ASGIApp
 
+from service.alert_url import open_poster
+from service.alerting import LOOK_EVERY, ByMail, Lookout, Outage, Telling
 from service.channels import BUILT_IN
+from service.channels.notices import open_notices
+from service.chores import Chore, Chores
 from service.clock import SystemClock
+from service.concerns import findings
 from service.decide import Rules
 from service.delivery import (
+    PROVIDER_LANE,
     Channel,
     ChannelContext,
     Clock,
     DeliveryFailure,
+    Payments,
     PermanentFailure,
     Store,
     StoreUnavailable,
 )
 from service.dintero.callback import Authenticator
-from service.dintero.client import CAPTURE_TIMEOUT, Dintero, open_dintero
+from service.dintero.client import Dintero, open_dintero
+from service.dintero.effects import CAPTURE_TIMEOUT
+from service.dintero.webhook import WEBHOOK_EVENTS, WEBHOOK_PATH, WebhookAuthenticator
+from service.dintero.wire import Timeouts
 from service.metrics import Metrics
 from service.pdf import open_inspector
-from service.pipeline import Parts, Pipeline
+from service.pipeline import Parts, Pipeline, Room
 from service.privacy import scrub
+from service.reconcile import would_be_held
+from service.reconciling import LEASE as RECONCILE_LEASE
+from service.reconciling import Reconciler
+from service.record import open_record
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplateRenderer, open_renderer
+from service.retention import EVERY as RETENTION_EVERY
+from service.retention import retention
 from service.serving import listen, serving
 from service.settings import Need, Settings, SettingsError, load_settings
+from service.statement import Auditor
 from service.store import SchemaOutdated, open_store
 from service.store import migrate as migrate_store
-from service.web.callback import public_app
+from service.subscription import LOOKED_AFTER_EVERY, Ensured, Wanted, Watch, ensure
 from service.web.health import Trouble, admin_app
+from service.web.public import public_app
 from service.worker import Worker
 
 QUIET_TOO_LONG = 120.0
@@ -61,6 +79,8 @@ class App:
     payments: Dintero
     channels: tuple[Channel, ...]
     worker: Worker
+    chores: Chores
+    outage: Outage
     metrics: Metrics
     public: ASGIApp
     admin: ASGIApp
@@ -68,9 +88,16 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, *, clock: Clock | None = None, jitter: Callable[[], float] = random.random
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    jitter: Callable[[], float] = random.random,
+    timeouts: Timeouts | None = None,
 ) -> AsyncIterator[App]:
-    """Open the service with these settings; tests enter the same one, with a clock that they move."""
+    """Open the service with these settings; tests enter the same one, with a clock that they move.
+
+    `timeouts` are those of requests to the provider, which tests do not want to wait for.
+    """
     clock = clock or SystemClock()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
@@ -79,7 +106,7 @@ async def open_app(
         metrics.show_channels(channel.name for channel in channels)
         renderer = renderer_of(settings, channels)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
-        payments = await stack.enter_async_context(dintero_of(settings, clock))
+        payments = await stack.enter_async_context(dintero_of(settings, clock, timeouts))
         rules = rules_of(settings)
         parts = Parts(
             store=store,
@@ -88,6 +115,8 @@ async def open_app(
             renderer=renderer,
             inspector=await stack.enter_async_context(open_inspector()),
             rules=rules,
+            room=Room(limit=settings.bytes_in_hand, largest=settings.max_pdf_bytes),
+            born_at=await store.born_at(),
             clock=clock,
             jitter=jitter,
             metrics=metrics,
@@ -99,34 +128,66 @@ async def open_app(
             clock=clock,
             metrics=metrics,
             account_id=settings.account_id,
-            channels=tuple(channel.name for channel in channels),
+            tries={**{channel.name: channel.check for channel in channels}, PROVIDER_LANE: payments.check},
             concurrency=settings.concurrency,
             lease=settings.lease_seconds,
             stop_grace=settings.stop_grace,
         )
+        chores: tuple[Chore, ...] = ()
+        if settings.reconcile_every:
+            turn = reconciler_of(settings, store, payments, clock, metrics).turn
+            chores += (Chore(name="reconcile", every=settings.reconcile_every, run=turn, lease=RECONCILE_LEASE),)
+        forget = retention(store, account_id=settings.account_id, days=settings.retain_personal_days, clock=clock)
+        chores += (Chore(name="retention", every=RETENTION_EVERY, run=forget),)
+        webhooks = webhook_authenticator_of(settings)
+        if webhooks:
+            watch = Watch(provider=payments, wanted=wanted_webhooks(settings), metrics=metrics)
+            chores += (Chore(name="subscription", every=LOOKED_AFTER_EVERY, run=watch.look),)
+        lookout = lookout_of(settings, store, clock)
+        tellings = await stack.enter_async_context(open_tellings(settings, lookout, metrics))
+        chores += tuple(Chore(name=telling.name, every=LOOK_EVERY, run=telling.turn) for telling in tellings)
         yield App(
             store=store,
             payments=payments,
             channels=tuple(channels),
             worker=worker,
+            chores=Chores(
+                chores,
+                store=store,
+                clock=clock,
+                metrics=metrics,
+                account_id=settings.account_id,
+                stop_grace=settings.stop_grace,
+            ),
+            outage=Outage(tellings, store=store, clock=clock),
             metrics=metrics,
             public=public_app(
                 authenticate=authenticator_of(settings).arrival,
+                authenticate_webhook=webhooks.arrival if webhooks else None,
                 store=store,
                 wake=worker.wake,
                 metrics=metrics,
                 clock=clock,
                 prefixes=prefixes_of(settings),
             ),
-            admin=admin_app(store=store, metrics=metrics, ready=partial(_troubles, worker)),
+            admin=admin_app(
+                store=store,
+                metrics=metrics,
+                ready=partial(_troubles, worker, store, settings.account_id),
+                concerns=lookout.concerns,
+            ),
         )
 
 
-async def _troubles(worker: Worker) -> tuple[Trouble, ...]:
+async def _troubles(worker: Worker, store: Store, account_id: str) -> tuple[Trouble, ...]:
+    troubles = [
+        Trouble(part=pause.lane, detail=f"paused by {pause.by or 'a fault'}: {pause.reason}", blocking=False)
+        for pause in await store.pauses(account_id)
+    ]
     quiet = worker.quiet_for()
-    if quiet is None or quiet < QUIET_TOO_LONG:
-        return ()
-    return (Trouble(part="worker", detail=f"has not looked for work for {quiet:.0f} s", blocking=False),)
+    if quiet is not None and quiet >= QUIET_TOO_LONG:
+        troubles.append(Trouble(part="worker", detail=f"has not looked for work for {quiet:.0f} s", blocking=False))
+    return tuple(troubles)
 
 
 # --- parts from settings ---------------------------------------------------------------------------------------------
@@ -142,7 +203,55 @@ def rules_of(settings: Settings) -> Rules:
         unconfirmed_retries=settings.unconfirmed_retries,
         unconfirmed_delay=settings.unconfirmed_delay,
         capture_timeout=CAPTURE_TIMEOUT,
+        min_days_before_due=settings.min_days_before_due,
+        timezone=settings.timezone,
     )
+
+
+def reconciler_of(settings: Settings, store: Store, payments: Dintero, clock: Clock, metrics: Metrics) -> Reconciler:
+    """Return what looks for missed callbacks."""
+    rules = rules_of(settings)
+    return Reconciler(
+        store=store,
+        payments=payments,
+        clock=clock,
+        metrics=metrics,
+        account_id=settings.account_id,
+        holds=lambda transaction, born_at: would_be_held(transaction, settings.account_id, rules, born_at),
+    )
+
+
+def lookout_of(settings: Settings, store: Store, clock: Clock) -> Lookout:
+    """Return what knows all that a person should know."""
+    return Lookout(
+        store=store,
+        clock=clock,
+        account_id=settings.account_id,
+        timezone=settings.timezone,
+        silence_hours=settings.silence_hours,
+    )
+
+
+@asynccontextmanager
+async def open_tellings(settings: Settings, lookout: Lookout, metrics: Metrics) -> AsyncIterator[tuple[Telling, ...]]:
+    """Open the ways to tell people that are set: by mail, over a webhook."""
+    tell = partial(Telling, lookout=lookout, metrics=metrics, merchant=settings.brand_name)
+    tellings = []
+    async with AsyncExitStack() as stack:
+        if settings.alert_to:
+            assert settings.smtp_url is not None
+            assert settings.mail_from is not None
+            opened = open_notices(
+                smtp_url=settings.smtp_url.get_secret_value(),
+                mail_from=settings.mail_from,
+                to=settings.alert_to,
+                clock=lookout.clock,
+            )
+            tellings.append(tell(ByMail(mails=await stack.enter_async_context(opened), metrics=metrics)))
+        if settings.alert_url:
+            poster = open_poster(settings.alert_url.get_secret_value())
+            tellings.append(tell(await stack.enter_async_context(poster)))
+        yield tuple(tellings)
 
 
 def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRenderer:
@@ -160,7 +269,9 @@ def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRend
         raise SettingsError((str(exc) if named else f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
 
 
-def dintero_of(settings: Settings, clock: Clock) -> AbstractAsyncContextManager[Dintero]:
+def dintero_of(
+    settings: Settings, clock: Clock, timeouts: Timeouts | None = None
+) -> AbstractAsyncContextManager[Dintero]:
     """Return the provider's client, not yet open."""
     return open_dintero(
         account_id=settings.account_id,
@@ -173,6 +284,7 @@ def dintero_of(settings: Settings, clock: Clock) -> AbstractAsyncContextManager[
         invoice_channel=settings.invoice_channel,
         clock=clock,
         version=version("merchant-delivery"),
+        timeouts=timeouts,
     )
 
 
@@ -184,6 +296,17 @@ def authenticator_of(settings: Settings) -> Authenticator:
         public_urls=settings.public_url,
         tolerance=settings.signature_tolerance,
     )
+
+
+def webhook_authenticator_of(settings: Settings) -> WebhookAuthenticator | None:
+    """Return what tells an authentic account webhook from a forged one; None when there are to be none."""
+    secrets = tuple(secret.get_secret_value() for secret in settings.webhook_secrets)
+    return WebhookAuthenticator(account_id=settings.account_id, secrets=secrets) if secrets else None
+
+
+def wanted_webhooks(settings: Settings) -> Wanted:
+    """Return the account webhooks that must be there."""
+    return Wanted(urls=tuple(f"{url}{WEBHOOK_PATH}" for url in settings.public_url), events=WEBHOOK_EVENTS)
 
 
 def prefixes_of(settings: Settings) -> tuple[str, ...]:
@@ -273,21 +396,24 @@ async def _run(settings: Settings, faces: list[tuple[str, str, int]], *, worker:
             await stack.enter_async_context(serving(app.public if face == "public" else app.admin, sock))
         _log.info("service.started", version=version("merchant-delivery"), worker=worker)
         if worker:
-            await _until(stop, app.worker)
+            await _until(stop, app.worker, app.chores, app.outage)
         else:
             await stop.wait()
     _log.info("service.stopped")
     return 0
 
 
-async def _until(stop: asyncio.Event, worker: Worker) -> None:
-    """Let the worker run until it is asked to stop; callbacks are still taken while it finishes what is in hand."""
-    working = asyncio.create_task(worker.run())
+async def _until(stop: asyncio.Event, *parts: Worker | Chores | Outage) -> None:
+    """Let these run until they are asked to stop; callbacks are still taken while they finish what is in hand."""
+    running = [asyncio.create_task(part.run()) for part in parts]
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({*running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    worker.stop()
-    await working
+    for part in parts:
+        part.stop()
+    await asyncio.wait(running)
+    for ended in running:
+        ended.result()
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -301,11 +427,41 @@ def _stop_on_signals() -> asyncio.Event:
 # --- single commands -------------------------------------------------------------------------------------------------
 
 
+async def channel_names(settings: Settings) -> tuple[str, ...]:
+    """Return what the channels are called in the record; raises `SettingsError` when one cannot be opened."""
+    async with AsyncExitStack() as stack:
+        opening = [open_channel(name, settings, SystemClock()) for name in settings.channels]
+        return tuple([(await stack.enter_async_context(opened)).name for opened in opening])
+
+
 @asynccontextmanager
-async def open_record(settings: Settings) -> AsyncIterator[Store]:
-    """Open the record alone, as the `deliveries` commands want it; the schema must be there."""
-    async with open_store(settings.database_url.get_secret_value(), clock=SystemClock(), migrate=False) as store:
-        yield store
+async def open_payments(settings: Settings) -> AsyncIterator[Payments]:
+    """Open the provider alone, as `deliveries cancel --void` wants it."""
+    async with dintero_of(settings, SystemClock()) as payments:
+        yield payments
+
+
+@asynccontextmanager
+async def open_reconciler(settings: Settings) -> AsyncIterator[Reconciler]:
+    """Open the record and the provider, as `reconcile` by hand wants them; the schema must be there."""
+    clock = SystemClock()
+    async with open_record(settings) as store, dintero_of(settings, clock) as payments:
+        yield reconciler_of(settings, store, payments, clock, Metrics())
+
+
+@asynccontextmanager
+async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
+    """Open the record and the provider, as `statement` wants them; the schema must be there."""
+    async with open_record(settings) as store, dintero_of(settings, SystemClock()) as payments:
+        yield Auditor(store=store, payments=payments)
+
+
+async def ensure_webhooks(settings: Settings) -> Ensured:
+    """Create the account's webhook subscription unless it is there; raises `SettingsError` and as the provider does."""
+    if not settings.webhook_secrets:
+        raise SettingsError(("DELIVERY_WEBHOOK_SECRETS: is required for webhooks",))
+    async with dintero_of(settings, SystemClock()) as provider:
+        return await ensure(provider, wanted_webhooks(settings), settings.webhook_secrets[0].get_secret_value())
 
 
 def migrate(settings: Settings) -> str:
@@ -339,7 +495,7 @@ async def check(settings: Settings) -> list[CheckResult]:
         results.extend([await tried(f"channel {channel.name}", channel.check()) for channel in channels])
         results.append(await tried("templates", _check_templates(settings, channels)))
         results.extend([await tried("public URL", payments.reach(f"{url}/callback")) for url in settings.public_url])
-    return results
+    return [*results, _who_is_told(settings), *await _check_record(settings, clock)]
 
 
 _MEND = {
@@ -371,6 +527,24 @@ async def _check_templates(settings: Settings, channels: Sequence[Channel]) -> s
     return "every template renders in every language"
 
 
+def _who_is_told(settings: Settings) -> CheckResult:
+    ways = [f"{len(settings.alert_to)} mail addresses"] if settings.alert_to else []
+    ways += ["DELIVERY_ALERT_URL"] if settings.alert_url else []
+    told = " and ".join(ways) or "nobody is told when something needs a person: see DELIVERY_ALERT_TO"
+    return CheckResult(name="alerts", ok=True, detail=told)
+
+
+async def _check_record(settings: Settings, clock: Clock) -> list[CheckResult]:
+    """Return what the record says of how it goes; nothing when it does not answer, which is a line of its own."""
+    try:
+        async with open_store(settings.database_url.get_secret_value(), clock=clock, migrate=False) as store:
+            concerns = await lookout_of(settings, store, clock).concerns()
+    except StoreUnavailable:
+        return []
+    found = findings(concerns, settings.timezone)
+    return [CheckResult(name=finding.name, ok=finding.ok, detail=finding.detail) for finding in found]
+
+
 async def _check_store(settings: Settings) -> str:
     """Write and commit, but leave the schema as it is: a newer release may be trying an older record."""
     async with open_store(settings.database_url.get_secret_value(), clock=SystemClock(), migrate=False) as store:
@@ -399,9 +573,10 @@ class DemoService:
     async def run(self) -> None:
         """Work until cancelled."""
         try:
-            await self._app.worker.run()
+            await asyncio.gather(self._app.worker.run(), self._app.chores.run())
         finally:
             self._app.worker.stop()
+            self._app.chores.stop()
 
 
 @asynccontextmanager

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from service.cli_deliveries import deliveries
-from service.cli_frame import load, plain_trouble, print_json, quiet_log
+from service.cli_erase import erase
+from service.cli_evidence import evidence
+from service.cli_frame import PROGRAM, load, plain_trouble, print_json, program_version, quiet_log
+from service.cli_pauses import pause, pauses, resume
+from service.cli_reconcile import reconcile
+from service.cli_statement import statement
+from service.cli_webhooks import webhooks
 
 if TYPE_CHECKING:
     from service.settings import Settings
-
-PROGRAM = "merchant-delivery"
-
 
 def main() -> NoReturn:
     """Run the command; the exit status is 0 done, 1 it did not work, 2 wrong usage or settings."""
@@ -30,13 +33,7 @@ def main() -> NoReturn:
 def _version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001  # click's shape
     if not asked or context.resilient_parsing:
         return
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
-    try:
-        found = version(PROGRAM)
-    except PackageNotFoundError:
-        found = "(not installed: run from its folder)"
-    click.echo(f"{PROGRAM} {found}")
+    click.echo(program_version())
     context.exit()
 
 
@@ -144,3 +141,10 @@ def _started() -> "Settings":
 
 
 cli.add_command(deliveries)
+cli.add_command(evidence)
+cli.add_command(erase)
+for _command in (pause, resume, pauses):
+    cli.add_command(_command)
+cli.add_command(reconcile)
+cli.add_command(statement)
+cli.add_command(webhooks)

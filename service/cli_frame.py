@@ -1,14 +1,20 @@
-"""What all commands share: settings, a log that stays out of the way, plain words for trouble, JSON."""
+"""What all commands share: settings, the record, who asks and when, plain words for trouble, JSON."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from service.delivery import Delivery, Request, Store
     from service.settings import Need, Settings
+
+T = TypeVar("T")
+
+PROGRAM = "merchant-delivery"
 
 
 def load(need: "Need") -> "Settings":
@@ -64,3 +70,77 @@ def print_json(document: Any) -> None:
     import json  # noqa: PLC0415
 
     click.echo(json.dumps(document, indent=2))
+
+
+def in_record(work: "Callable[[Store], Awaitable[T]]", settings: "Settings | None" = None) -> T:
+    """Open the record (with its own setting alone, unless others were loaded), do the work, close it."""
+    import asyncio  # noqa: PLC0415
+
+    from service.settings import Need  # noqa: PLC0415
+
+    settings = settings or load(Need.STORE)
+    from service.record import open_record  # noqa: PLC0415
+
+    async def run() -> T:
+        async with open_record(settings) as store:
+            return await work(store)
+
+    return asyncio.run(run())
+
+
+async def one(store: "Store", reference: str) -> "Delivery":
+    """Return the one delivery that is meant, or end the command with what there is instead."""
+    found = await store.find(reference)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        click.echo(f"No delivery is known by {reference}.", err=True)
+    else:
+        from service.terminal import listing  # noqa: PLC0415
+
+        click.echo(f"{len(found)} deliveries are known by {reference}; name one by its transaction id:", err=True)
+        click.echo(listing(found, width=width()), err=True)
+    raise click.exceptions.Exit(1)
+
+
+def request(reason: str | None) -> "Request":
+    """Return what the system user asks at this moment."""
+    from service.delivery import Request  # noqa: PLC0415
+    from service.privacy import scrub  # noqa: PLC0415
+
+    return Request(by=the_user(), at=now(), reason=scrub(reason) if reason else None)
+
+
+def now() -> datetime:
+    """Return this moment: an operator's command is of it."""
+    return datetime.now(UTC)
+
+
+def program_version() -> str:
+    """Return the program's name and version."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        found = version(PROGRAM)
+    except PackageNotFoundError:
+        found = "(not installed: run from its folder)"
+    return f"{PROGRAM} {found}"
+
+
+def the_user() -> str:
+    """Return the name of the system user; a container may run as a number that has none."""
+    import getpass  # noqa: PLC0415
+    import os  # noqa: PLC0415
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        name = ""
+    return name if name and name.isprintable() else f"uid {os.getuid()}"
+
+
+def width() -> int | None:
+    """Return the terminal's width; what is piped on is not cut."""
+    import shutil  # noqa: PLC0415
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

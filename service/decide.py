@@ -266,7 +266,7 @@ def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: date
         if used >= rules.unconfirmed_retries:
             return Close(
                 outcome=Outcome.FAILED,
-                reason="it is not known whether the customer got it; find out, then `deliveries resend` if not",
+                reason="it is not known whether the customer got it; find out, then `deliveries resolve`",
                 alarm="alarm.unconfirmed",
             )
         left = (doubtful[-1].begun_at - now).total_seconds() + rules.unconfirmed_delay

@@ -1,6 +1,6 @@
 """The figures that `/metrics` shows, and the plain calls by which everybody counts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -15,12 +15,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.delivery import Counts, Outcome, Received
+from service.delivery import PROVIDER_LANE, Concern, Condition, Counts, Outcome, Received, Unrecorded
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 CALLBACK_RESULTS: Final = (
     *Received,
-    "error_report",
+    *Unrecorded,
     "forged",
     "stale",
     "unusable",
@@ -28,12 +28,16 @@ CALLBACK_RESULTS: Final = (
     "unavailable",
 )
 ALARMS: Final = (
-    "account_at_fault",
+    "alert_failed",
     "blind_copy_failed",
+    "chore_failed",
     "failed",
+    "held",
+    "lane_paused",
     "lease_lost",
     "nobody_delivers",
     "store_unavailable",
+    "subscription_gone",
     "unconfirmed",
     "unexpected_error",
     "voided_after_delivery",
@@ -50,12 +54,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._lanes = {PROVIDER_LANE}
         ProcessCollector(registry=self._registry)
         self._callbacks = self._counter("callbacks", "Callbacks by what became of them.", "result")
         self._closed = self._counter("closed", "Deliveries that this process closed.", "outcome")
         self._sends = self._counter("sends", "Messages by how their sending ended.", "channel", "outcome")
         self._captures = self._counter("captures", "Captures by how they ended.", "outcome")
         self._alarms = self._counter("alarms", "Events that a person should know.", "alarm")
+        self._missed = self._counter("missed_callbacks", "Transactions in the list that no callback brought.")
         self._steps = Histogram(
             f"{_PREFIX}step_seconds", "Duration of steps.", ["step"], registry=self._registry, buckets=_BUCKETS
         )
@@ -73,8 +79,9 @@ class Metrics:
                 counter.labels(name)
 
     def show_channels(self, names: Iterable[str]) -> None:
-        """Make the labels of these channels' sends, likewise."""
+        """Make the labels of these channels' sends and lanes, likewise."""
         for name in names:
+            self._lanes.add(name)
             for outcome in _SEND_OUTCOMES:
                 self._sends.labels(name, outcome)
 
@@ -98,14 +105,18 @@ class Metrics:
         """Count a capture by how it ended: `accepted`, `refused`, `unconfirmed`, `pending`."""
         self._captures.labels(outcome).inc()
 
+    def missed(self) -> None:
+        """Count a transaction that nobody told us of."""
+        self._missed.inc()
+
     def alarm(self, name: str) -> None:
         """Count an event `alarm.<name>`; the name may be given with or without its first word."""
         self._alarms.labels(name.removeprefix("alarm.")).inc()
 
-    def render(self, counts: Counts | None) -> bytes:
+    def render(self, counts: Counts | None, concerns: Iterable[Concern] = ()) -> bytes:
         """Return the Prometheus text; without `counts` (no answer from the store) the record's figures are missing."""
         own = generate_latest(self._registry)
-        return own if counts is None else own + generate_latest(_Figures(counts))
+        return own if counts is None else own + generate_latest(_Figures(counts, tuple(concerns), self._lanes))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, text, labels, registry=self._registry)
@@ -114,11 +125,14 @@ class Metrics:
 class _Figures(Collector):
     """What the record knows, as gauges made for one reply."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: Counts, concerns: Sequence[Concern], lanes: Iterable[str]) -> None:
         self._counts = counts
+        self._concerns = concerns
+        self._lanes = lanes
 
     def collect(self) -> Iterable[Metric]:
-        return _gauges(self._counts)
+        yield from _gauges(self._counts)
+        yield from _of_concerns(self._concerns, self._lanes)
 
 
 def _gauges(counts: Counts) -> Iterator[Metric]:
@@ -136,3 +150,19 @@ def _gauges(counts: Counts) -> Iterator[Metric]:
         "Seconds since the oldest open delivery was received; 0 when none is open.",
         value=counts.oldest_open_age or 0.0,
     )
+
+
+def _of_concerns(concerns: Sequence[Concern], lanes: Iterable[str]) -> Iterator[Metric]:
+    known = {concern.condition: concern for concern in concerns}
+    numbers = GaugeMetricFamily(
+        _PREFIX + "concerns", "What a person may have to see to, from the record.", labels=["concern"]
+    )
+    for condition in Condition:
+        numbers.add_metric([condition], known[condition].count if condition in known else 0)
+    yield numbers
+    found = known.get(Condition.PAUSED)
+    at_rest = {one.subject for one in found.cases} if found else set[str]()
+    paused = GaugeMetricFamily(_PREFIX + "paused", "1 while nothing is claimed from a lane.", labels=["lane"])
+    for lane in sorted({*lanes, *at_rest}):
+        paused.add_metric([lane], int(lane in at_rest))
+    yield paused

@@ -8,9 +8,13 @@ import hmac
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
+ERASED = "erased"
+"""What stands where something personal was."""
 _LONGEST = 500
 _HIDDEN = "***"
+_WORD = re.compile(r"[A-Za-z_.]{1,100}")  # nothing in it can be an address, a number or an encoded one
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+")
 
 # What percent-encoding (once or more often), HTML and wide type make of "@", and of what stands inside a number.
@@ -77,6 +81,17 @@ def address_key(account_id: str, address: str) -> str:
     return hmac.new(account_id.encode(), address.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
 
 
+def number_key(account_id: str, number: str | None) -> str | None:
+    """Return the key of an organisation number however it is written, `NO 923 456 789 MVA`; None without digits."""
+    digits = "".join(letter for letter in number or "" if letter.isascii() and letter.isdecimal())
+    return address_key(account_id, digits) if digits else None
+
+
+def erased_reference(account_id: str, reference: str) -> str:
+    """Return what stands for a reference that was erased: who has the reference can still find it."""
+    return f"{ERASED}:{address_key(account_id, reference)}"
+
+
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` on one line, at most 500 characters, without addresses, numbers, tokens and the given secrets.
 
@@ -84,16 +99,27 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     codes (RFC 3463), and ids that mix digits and letters.
     """
     text = _one_line(text)
-    for secret in sorted(filter(None, map(_one_line, secrets)), key=len, reverse=True):
-        text = re.sub(re.escape(secret), _HIDDEN, text, flags=re.IGNORECASE)
+    for secret in _patterns(tuple(secrets)):
+        text = secret.sub(_HIDDEN, text)
+    if _WORD.fullmatch(text):
+        return text
     text = _BEARER.sub(rf"\1 {_HIDDEN}", text)
     text = _BROKEN.sub("@", _ENCODED.sub(_decoded, text))
     text = _without_numbers(text)  # before addresses: one beside a number would take only its nearest digits along
     return _MAIL.sub(rf"\1{_HIDDEN}", _QUOTED.sub(_HIDDEN, text))[:_LONGEST]
 
 
+@lru_cache(maxsize=64)  # every line of the log asks for the same ones
+def _patterns(secrets: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """Return what finds each of these secrets, the longest first."""
+    ordered = sorted(filter(None, map(_one_line, secrets)), key=len, reverse=True)
+    return tuple(re.compile(re.escape(secret), re.IGNORECASE) for secret in ordered)
+
+
 def _one_line(text: str) -> str:
     """Return `text` with single spaces for whatever white space it has, and without what cannot be seen."""
+    if text.isprintable():
+        return " ".join(text.split())
     if not text.isascii():
         text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -31,6 +31,8 @@ def delivery_json(delivery: Delivery, history: Sequence[Entry] | None = None) ->
         "captured_at": time_text(delivery.captured_at),
         "voided_at": time_text(delivery.voided_at),
         "closed_at": time_text(delivery.closed_at),
+        "erased_at": time_text(delivery.erased_at),
+        "source": delivery.source,
     }
     if history is not None:
         said["history"] = [_entry_json(entry) for entry in history]

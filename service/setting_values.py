@@ -59,6 +59,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def hours(text: str) -> float:
+    """Return a finite number of hours, 0 or more."""
+    try:
+        return seconds(text)
+    except ValueError:
+        raise ValueError("must be a number of hours, such as 20, or 0 for never") from None
+
+
 def some_seconds(text: str) -> float:
     """Return a finite number of seconds above 0."""
     value = seconds(text)
@@ -136,6 +144,24 @@ def base_urls(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(base_url(word) for word in words(text)))
 
 
+def alert_url(text: str) -> str:
+    """Return an address with its path and query as they are: https, or http on a loopback or private address."""
+    from service.channels.smtp_url import is_near  # noqa: PLC0415  # only what serves needs it
+
+    try:
+        parts = urlsplit(text)
+        host, port = _ascii_host(parts.hostname or ""), parts.port
+    except ValueError:
+        raise ValueError("is no address that can be read: https://host/path") from None
+    if parts.scheme not in {"https", "http"} or not _is_host(host) or port == 0 or re.search(r"\s", text):
+        raise ValueError("must be an address such as https://host/path")
+    if not text.isascii() or parts.username is not None or "#" in text:
+        raise ValueError("must be in ASCII and hold no user and no fragment")
+    if parts.scheme == "http" and not is_near(host):
+        raise ValueError("must be https (http is for localhost and loopback or private IP addresses only)")
+    return text
+
+
 def website(text: str) -> str:
     try:
         parts = urlsplit(text)
@@ -204,6 +230,10 @@ def address(text: str) -> str:
     from service.addresses import mail_address  # noqa: PLC0415  # slow to import
 
     return mail_address(text)
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(address(word) for word in words(text)))
 
 
 def mailbox(text: str) -> Mailbox:

@@ -28,7 +28,7 @@ from service.template_files import catalogues, is_translated, language_tag, temp
 __all__ = ["Need", "Redirect", "Settings", "SettingsError", "load_settings", "secret_names", "setting_names"]
 
 _STORE_NAMES = (".env", PREFIX + "DATABASE_URL", PREFIX + "DATABASE_URL_FILE")
-_SECRETS = ("client_secret", "signature_secrets", "webhook_secrets", "smtp_url", "database_url")
+_SECRETS = ("client_secret", "signature_secrets", "webhook_secrets", "smtp_url", "database_url", "alert_url")
 _SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
 _NO_SETTINGS = frozenset({"channel_settings", "warnings"})  # fields that nobody sets by their name
 
@@ -134,8 +134,14 @@ class Settings(BaseModel):
     capture_give_up_after: _Seconds = _default("2592000")
     unconfirmed_retries: Annotated[int, _whole(least=0, most=1000)] = _default("1")
     unconfirmed_delay: _Seconds = _default("900")
+    min_days_before_due: Annotated[int, _whole(least=0, most=365)] = _default("3")
     reconcile_every: Annotated[float, PlainValidator(read.seconds)] = _default("600")
     max_pdf_bytes: Annotated[int, _whole(least=1)] = _default("10485760")
+    bytes_in_hand: Annotated[int, _whole(least=1)] = _default("67108864")
+    retain_personal_days: Annotated[int, _whole(least=1, most=36500)] = _default("400")
+    alert_to: Annotated[tuple[str, ...], PlainValidator(read.addresses)] = _default("")
+    alert_url: Annotated[SecretStr | None, _optional(partial(_secret, parse=read.alert_url))] = _default("")
+    silence_hours: Annotated[float, PlainValidator(read.hours)] = _default("20")
     admin_port: Annotated[int | None, _optional(partial(read.whole, least=1, most=65535))] = _default("")
     admin_host: Annotated[str, PlainValidator(read.host)] = _default("127.0.0.1")
     log_format: Literal["json", "console"] = "json"
@@ -164,6 +170,14 @@ class Settings(BaseModel):
     def _mail_has_a_way_out(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and "email" in info.data.get("channels", ()):
             raise ValueError("is required for the channel email")
+        return value
+
+    @field_validator("alert_to")
+    @classmethod
+    def _alerts_have_a_way_out(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        missing = [name for name in ("smtp_url", "mail_from") if info.data.get(name, "") is None]
+        if value and missing:
+            raise ValueError(f"needs {' and '.join(PREFIX + name.upper() for name in missing)}")
         return value
 
     @field_validator("locale")
@@ -207,6 +221,7 @@ class Settings(BaseModel):
         urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
         passwords = [word for url in urls if (word := _password(url))]
         own = (self.client_secret, *self.signature_secrets, *self.webhook_secrets)
+        own += (self.alert_url,) if self.alert_url else ()
         others = [text for full, text in self.channel_settings if full.endswith(_SECRET_ENDINGS)]
         return (*(secret.get_secret_value() for secret in own), *passwords, *map(unquote, passwords), *others)
 

@@ -4,13 +4,14 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.delivery import Capture, Delivery, Entry, Send
+from service.delivery import Capture, Delivery, Entry, Pause, Send
 from service.money import in_units
 from service.record_json import time_text
 
 _GAP = "  "
 _DISPENSABLE = ("RECIPIENT", "AMOUNT", "DONE", "INVOICE")  # the first goes first
 _LEAST = 12  # columns that the last column of a table keeps on a narrow terminal
+_DIGEST = 12  # letters of a digest that are enough to tell two apart by eye
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None) -> str:
@@ -50,11 +51,12 @@ def details(
     history: Sequence[Entry],
     sends: Sequence[Send],
     captures: Sequence[Capture],
+    pauses: Sequence[Pause] = (),
     width: int | None,
 ) -> str:
-    """Return all that the record says of one delivery."""
+    """Return all that the record says of one delivery; `pauses` are those that it waits for."""
     parts = [
-        _facts(delivery),
+        _facts(delivery, pauses),
         *(["Sends\n" + _sends(sends, width)] if sends else []),
         *(["Captures\n" + _captures(captures, delivery.currency, width)] if captures else []),
         "History\n" + _history(history, width),
@@ -63,9 +65,13 @@ def details(
 
 
 def _sends(sends: Sequence[Send], width: int | None) -> str:
-    head = ("BEGUN", "CHANNEL", "RECIPIENT", "PURPOSE", "OUTCOME", "MESSAGE-ID", "ANSWER")
+    head = ("BEGUN", "CHANNEL", "RECIPIENT", "PURPOSE", "OUTCOME", "PDF", "TEMPLATES", "MESSAGE-ID", "ANSWER")
     rows = [
-        (_moment(s.begun_at), s.channel, s.recipient, s.purpose, s.outcome, s.message_id, s.answer or "") for s in sends
+        (
+            *(_moment(s.begun_at), s.channel, s.recipient, s.purpose, s.outcome),
+            *(_short(s.document_sha256), _short(s.template_version), s.message_id, s.answer or ""),
+        )
+        for s in sends
     ]
     return table(head, rows, width=width)
 
@@ -82,7 +88,17 @@ def _history(history: Sequence[Entry], width: int | None) -> str:
     return table(head, rows, width=width)
 
 
-def _facts(d: Delivery) -> str:
+def pause_table(pauses: Sequence[Pause], *, width: int | None) -> str:
+    """Return one line for each pause."""
+    head = ("CHANNEL", "SINCE", "BY", "NEXT TRY", "REASON")
+    rows = [
+        (p.lane, _moment(p.since), p.by or "-", _moment(p.next_probe_at) if p.next_probe_at else "-", p.reason)
+        for p in pauses
+    ]
+    return table(head, rows, width=width)
+
+
+def _facts(d: Delivery, pauses: Sequence[Pause]) -> str:
     facts = [
         ("Transaction", d.transaction_id),
         ("Outcome", f"{d.outcome}{f' ({d.reason})' if d.reason else ''}"),
@@ -94,14 +110,24 @@ def _facts(d: Delivery) -> str:
         ("Proof", d.delivery_proof),
         ("Decided by", d.decided_by),
         ("Attempts", str(d.attempt)),
-        ("Received", _moment(d.received_at)),
+        ("Received", f"{_moment(d.received_at)} by {d.source}"),
+        ("Released", "by a person, however old it is" if d.released else None),
+        ("Stated", "delivered, by a person" if d.stated_round == d.round else None),
+        ("However late", "yes, by a person's word" if d.even_late else None),
         ("Due", d.due_at and _moment(d.due_at)),
+        *(("Paused", _why(pause)) for pause in pauses),
         ("Delivered", d.delivered_at and _moment(d.delivered_at)),
         ("Captured", d.captured_at and _moment(d.captured_at)),
         ("Voided", d.voided_at and _moment(d.voided_at)),
         ("Closed", d.closed_at and _moment(d.closed_at)),
+        ("Erased", d.erased_at and _moment(d.erased_at)),
     ]
     return "\n".join(f"{name:<12} {_plain(value)}" for name, value in facts if value)
+
+
+def _why(pause: Pause) -> str:
+    by = f", by {pause.by}" if pause.by else ""
+    return f"{pause.lane} since {_moment(pause.since)}{by}: {pause.reason}"
 
 
 def money(amount: int | None, currency: str | None) -> str:
@@ -113,6 +139,10 @@ def money(amount: int | None, currency: str | None) -> str:
 
 def _moment(at: datetime) -> str:
     return str(time_text(at))
+
+
+def _short(digest: str | None) -> str:
+    return digest[:_DIGEST] if digest else "-"
 
 
 def _plain(text: str) -> str:

@@ -12,10 +12,12 @@ from typing import Any
 
 from service.app import App, open_app
 from service.delivery import Delivery, Outcome
+from service.dintero.wire import Timeouts
 from service.serving import listen, origin, serving
 from service.settings import Need, load_settings
 from service.simulator.api import Running, open_provider
 from service.simulator.documents import Personality
+from service.simulator.faults import Faults
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.provider import Provider
 from service.simulator.sales import sale
@@ -57,6 +59,11 @@ class Stage:
     @property
     def provider(self) -> Provider:
         return self.running.provider
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong at the provider and at the mail server."""
+        return self.mail.faults
 
     def sell(self, *, change: Callable[[Any], object] | None = None, **terms: Any) -> str:
         """Make a sale whose invoice is due now; the provider calls back at once. Return the transaction's id."""
@@ -112,19 +119,22 @@ async def open_stage(
     personality: Personality = "current",
     settings: dict[str, str] | None = None,
     path: str = "",
+    timeouts: Timeouts | None = None,
     **options: Any,
 ) -> AsyncIterator[Stage]:
     """Open the stage, with the service under a `path` of its host; the worker does not run, `settle` drains it."""
     clock = MovedClock()
-    server = MailServer(clock=clock, random=Random(7))
+    faults = Faults(Random(11))
+    server = MailServer(clock=clock, random=Random(7), faults=faults)
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(listen())
         url = origin(sock)
-        opened = open_provider(clock=clock, personality=personality, callback_schedule=(0.01,), **options)
+        usual: dict[str, Any] = {"clock": clock, "callback_schedule": (0.01,), "faults": faults}
+        opened = open_provider(personality=personality, **(usual | options))
         running = await stack.enter_async_context(opened)
         mail = await stack.enter_async_context(open_mail_server(server))
         env = environment(running, mail, public_url=url + path, database_url=database_url) | (settings or {})
         loaded = load_settings(env, need=Need.SERVE)
-        app = await stack.enter_async_context(open_app(loaded, clock=clock, jitter=lambda: 0.5))
+        app = await stack.enter_async_context(open_app(loaded, clock=clock, jitter=lambda: 0.5, timeouts=timeouts))
         await stack.enter_async_context(serving(app.public, sock))
         yield Stage(clock=clock, running=running, mail=mail, app=app, url=url + path)

@@ -41,6 +41,8 @@ async def test_check_tries_everything_and_says_what_is_wrong(tmp_path: Path) -> 
             "token",
             "channel email",
             "templates",
+            "alerts",
+            "deliveries",
         ]
         assert "DELIVERY_PUBLIC_URL" in results["public URL"].detail
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.delivery import Arrival, CallbackRefused, CallbackRequest, Forged, Stale, Unusable
+from service.delivery import Arrival, CallbackRefused, CallbackRequest, Forged, Stale, Unrecorded, Unusable
 from service.dintero.callback import (
     Authenticator,
     canonical_query,
@@ -84,7 +84,7 @@ def test_the_authenticator_takes_the_vectors_headers(vector: dict[str, str]) -> 
     at = datetime.fromtimestamp(int(vector["timestamp"]), UTC)
     if "transaction_id" in parts.query:
         arrival = taken.arrival(callback, at)
-        assert arrival is not None
+        assert isinstance(arrival, Arrival)
         assert arrival.transaction_id == ID
     else:
         with pytest.raises(Unusable):
@@ -194,7 +194,7 @@ def test_further_signatures_and_unknown_schemes_are_tolerated() -> None:
         f" {time} , {signature} ,junk,=,",
         f"{time},{signature},t=1",
     ):
-        assert authenticator().arrival(with_header(header), NOW) is not None
+        assert isinstance(authenticator().arrival(with_header(header), NOW), Arrival)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_what_was_signed_for_something_else_is_forged() -> None:
 
 def test_age_is_checked_both_ways_and_after_the_signature() -> None:
     for seconds in (-300, 300):
-        assert authenticator().arrival(request(at=NOW + timedelta(seconds=seconds)), NOW) is not None
+        assert isinstance(authenticator().arrival(request(at=NOW + timedelta(seconds=seconds)), NOW), Arrival)
     for seconds in (-301, 301):
         with pytest.raises(Stale):
             authenticator().arrival(request(at=NOW + timedelta(seconds=seconds)), NOW)
@@ -251,12 +251,12 @@ def test_age_is_checked_both_ways_and_after_the_signature() -> None:
 def test_reordered_and_differently_escaped_parameters_are_the_same() -> None:
     signed = request("transaction_id=T1.a&note=a%20b%7E")
     changed = CallbackRequest(method="GET", raw_query="note=a+b~&transaction_id=T1%2Ea", signature=signed.signature)
-    assert authenticator().arrival(changed, NOW) is not None
+    assert isinstance(authenticator().arrival(changed, NOW), Arrival)
 
 
 def test_without_secrets_everything_is_taken_at_any_age() -> None:
     arrival = authenticator(secrets=()).arrival(with_header(None), NOW)
-    assert arrival is not None
+    assert isinstance(arrival, Arrival)
     assert arrival.transaction_id == ID
 
 
@@ -286,14 +286,14 @@ def test_an_unusable_id_is_said_to_be_one(query: str) -> None:
 @pytest.mark.parametrize("found", ["a", "a" * 100, "T1.a_b-c", "A.B.C"])
 def test_usable_ids(found: str) -> None:
     arrival = authenticator().arrival(request(f"transaction_id={found}&transaction_id={found}"), NOW)
-    assert arrival is not None
+    assert isinstance(arrival, Arrival)
     assert arrival.transaction_id == found
 
 
 def test_an_error_without_an_id_is_authentic_and_nothing_to_record() -> None:
-    assert authenticator().arrival(request("error=cancelled&transaction_id="), NOW) is None
+    assert authenticator().arrival(request("error=cancelled&transaction_id="), NOW) is Unrecorded.ERROR_REPORT
     with_id = authenticator().arrival(request(f"error=failed&transaction_id={ID}"), NOW)
-    assert with_id is not None
+    assert isinstance(with_id, Arrival)
     with pytest.raises(Forged):
         authenticator().arrival(CallbackRequest(method="GET", raw_query="error=x", signature=None), NOW)
 
@@ -305,7 +305,7 @@ def test_an_event_is_noted() -> None:
         (f"{QUERY}&report_event=VOID", False),
     ):
         arrival = authenticator().arrival(request(query), NOW)
-        assert arrival is not None
+        assert isinstance(arrival, Arrival)
         assert arrival.event is event
 
 

@@ -5,10 +5,11 @@ import json
 import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -21,10 +22,12 @@ from service.delivery import (
     DeliveryFailure,
     Line,
     PermanentFailure,
+    Standing,
+    Subscription,
     TransientFailure,
     UnconfirmedFailure,
 )
-from service.dintero.client import CAPTURE_TIMEOUT
+from service.dintero.effects import CAPTURE_TIMEOUT
 from service.dintero.wire import Timeouts
 from tests.scripted_provider import ACCOUNT, ID, SECRET, TOKEN_PATH, Scripted, scripted
 from tests.servers import Reply, Seen, json_reply, serve
@@ -33,12 +36,14 @@ REGISTERED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "data" / "kravia_timeline_synthetic.json").read_text()
 )["registered"]
 WITH_SESSION = {**REGISTERED, "session": {"id": REGISTERED["session_id"]}}
+LIST_PATH = "/checkout/v1/transactions"
 SESSION_PATH = f"/checkout/v1/sessions/{REGISTERED['session_id']}"
 HTML = Reply(status=502, headers={"content-type": "text/html"}, body=b"<html>ola@nordmann.no Bad gateway</html>")
 REQUEST = CaptureRequest(
     transaction_id=ID, reference=f"{ID}:invoice", amount=50000, lines=(Line(line_id="1", amount=50000),)
 )
 SHORT = Timeouts(connect=1, read=0.1, whole=0.3)
+SINCE = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -198,8 +203,8 @@ async def test_refused_credentials_are_about_the_account(provider: Scripted, sta
     "reply",
     [
         HTML,
-        error(429, retry_after="7"),
         error(500),
+        error(503, retry_after="7"),
         Reply(body=b"<html>"),
         Reply(body=b"{"),
         json_reply([]),
@@ -214,7 +219,31 @@ async def test_a_token_that_cannot_be_had_just_now(provider: Scripted, reply: Re
         raised = await failure(doing)
         assert isinstance(raised, TransientFailure)
         assert not isinstance(raised, AccountFailure | BadDocument)
-        assert raised.retry_after == (7 if reply.status == 429 else None)
+        assert raised.retry_after == (7 if reply.status == 503 else None)
+
+
+async def test_too_many_requests_hold_up_the_whole_account(provider: Scripted) -> None:
+    dintero = provider.dintero
+    many = error(429, retry_after="7")
+    provider.script.on(LIST_PATH, many)
+    provider.transaction(many)
+    provider.capture(many)
+    for path in ("/checkout/v1/files/f-1", f"/checkout/v1/transactions/{ID}/void"):
+        provider.script.on(path, many)
+    file = f"{provider.server.url}/checkout/v1/files/f-1"
+    doing = [
+        (dintero.read, ID), (dintero.capture, REQUEST), (dintero.void, ID), (dintero.list_created, SINCE),
+        (dintero.invoice, file),
+    ]  # fmt: skip
+    for verb, about in doing:
+        raised = await failure(verb(about))  # type: ignore[operator]
+        assert isinstance(raised, AccountFailure)
+        assert raised.retry_after == 7
+    provider.script.on(TOKEN_PATH, many)
+    provider.clock.advance(14400)
+    raised = await failure(dintero.read(ID))
+    assert isinstance(raised, AccountFailure)
+    assert raised.retry_after == 7
 
 
 async def test_no_secret_shows_in_a_failure(provider: Scripted) -> None:
@@ -229,9 +258,14 @@ async def test_no_secret_shows_in_a_failure(provider: Scripted) -> None:
         assert SECRET.lower() not in shown.lower()
 
 
-async def test_check_fetches_a_token(provider: Scripted) -> None:
-    assert ACCOUNT in await provider.dintero.check()
+async def test_check_reads_for_real_although_there_is_a_token(provider: Scripted) -> None:
+    provider.script.on(LIST_PATH, json_reply([]))
+    for _ in range(2):
+        assert ACCOUNT in await provider.dintero.check()
     assert provider.tokens_fetched() == 1
+    assert [seen.target for seen in provider.server.to(LIST_PATH)] == [f"{LIST_PATH}?limit=1"] * 2
+    provider.script.on(LIST_PATH, error(403))
+    assert isinstance(await failure(provider.dintero.check()), AccountFailure)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -424,7 +458,7 @@ async def test_a_202_names_the_request_to_wait_for(provider: Scripted) -> None:
         (error(422), PermanentFailure),
         (error(401), AccountFailure),
         (error(403), AccountFailure),
-        (error(429, retry_after="5"), TransientFailure),
+        (error(429, retry_after="5"), AccountFailure),
         (Reply(status=307, headers={"location": "/elsewhere"}), TransientFailure),
     ],
 )
@@ -454,6 +488,127 @@ async def test_a_time_out_of_the_token_is_not_one_of_the_capture() -> None:
     async with scripted(timeouts=SHORT) as provider:
         provider.script.on(TOKEN_PATH, hang)
         assert type(await failure(provider.dintero.capture(REQUEST))) is TransientFailure
+
+
+# --- voiding ----------------------------------------------------------------------------------------------------------
+
+VOID_PATH = f"/checkout/v1/transactions/{ID}/void"
+
+
+async def test_a_void_has_no_body_and_shows_the_transaction(provider: Scripted) -> None:
+    provider.script.on(VOID_PATH, json_reply({**REGISTERED, "status": "AUTHORIZATION_VOIDED"}))
+    assert (await provider.dintero.void(ID)).standing is Standing.VOIDED
+    request = provider.server.seen[-1]
+    assert (request.method, request.body) == ("POST", b"")
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(body=b"<html>"), UnconfirmedFailure),
+        (json_reply({**REGISTERED, "id": "T12345678.other"}), UnconfirmedFailure),
+        (Reply(cut=0), UnconfirmedFailure),
+        (error(503), UnconfirmedFailure),
+        (error(400), PermanentFailure),
+        (error(404), PermanentFailure),
+        (error(409), PermanentFailure),
+        (error(403), AccountFailure),
+    ],
+)
+async def test_what_voiding_may_come_to(provider: Scripted, reply: Reply, kind: type[DeliveryFailure]) -> None:
+    provider.script.on(VOID_PATH, reply)
+    assert type(await failure(provider.dintero.void(ID))) is kind
+
+
+# --- listing ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_is_asked_for_as_documented(provider: Scripted) -> None:
+    provider.script.on(LIST_PATH, json_reply([REGISTERED, {"id": f"{ACCOUNT}.b", "status": "ON_HOLD"}]))
+    page = await provider.dintero.list_created(SINCE, SINCE + timedelta(hours=1), after=f"{ACCOUNT}.x")
+    assert [found.id for found in page] == [ID, f"{ACCOUNT}.b"]
+    assert page[0].invoice_number == "A1B2C-000001"
+    assert page[1].standing is Standing.HELD
+    asked = parse_qsl(provider.server.seen[-1].target.partition("?")[2])
+    assert asked == [
+        ("payment_product", "kravia"),
+        ("created_at.gte", "2026-11-01T12:00:00.000Z"),
+        ("created_at.lte", "2026-11-01T13:00:00.000Z"),
+        ("limit", "100"),
+        ("starting_after", f"{ACCOUNT}.x"),
+    ]
+    await provider.dintero.list_created(SINCE.astimezone(timezone(timedelta(hours=2))))
+    asked = parse_qsl(provider.server.seen[-1].target.partition("?")[2])
+    assert [name for name, _ in asked] == ["payment_product", "created_at.gte", "limit"]
+    assert dict(asked)["created_at.gte"] == "2026-11-01T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        json_reply({"transactions": []}),
+        json_reply([REGISTERED, {"status": "AUTHORIZED"}]),  # leaving it out would make a full page look like the last
+        json_reply([REGISTERED, None]),
+        Reply(body=b"[{"),
+        Reply(body=b"<html>"),
+        error(503),
+        Reply(cut=0),
+    ],
+)
+async def test_a_page_that_cannot_be_had_just_now(provider: Scripted, reply: Reply) -> None:
+    provider.script.on(LIST_PATH, reply)
+    raised = await failure(provider.dintero.list_created(SINCE))
+    assert isinstance(raised, TransientFailure)
+    assert not isinstance(raised, AccountFailure)
+
+
+# --- webhook subscriptions --------------------------------------------------------------------------------------------
+
+HOOKS_PATH = f"/api/v1/accounts/{ACCOUNT}/hooks/subscriptions"
+HOOK = {"id": "s-1", "active": True, "config": {"url": "https://shop.example/w"}, "events": ["checkout_transaction"]}
+
+
+@pytest.mark.parametrize("wrap", [lambda listed: listed, lambda listed: {"subscriptions": listed}])
+async def test_subscriptions_are_listed(provider: Scripted, wrap: Callable[[object], object]) -> None:
+    odd = {"id": 7, "active": False, "config": "none", "events": [None, "ping"]}
+    provider.script.on(HOOKS_PATH, json_reply(wrap([HOOK, odd])))
+    assert await provider.dintero.subscriptions() == (
+        Subscription(id="s-1", url="https://shop.example/w", events=("checkout_transaction",)),
+        Subscription(id="7", url="", events=("ping",), active=False),
+    )
+
+
+async def test_a_list_of_subscriptions_that_is_none(provider: Scripted) -> None:
+    """To take it for an empty one would make a second subscription, and every webhook come twice."""
+    for reply in (json_reply({}), json_reply([{}]), Reply(body=b"<html>")):
+        provider.script.on(HOOKS_PATH, reply)
+        assert isinstance(await failure(provider.dintero.subscriptions()), TransientFailure)
+
+
+async def test_a_subscription_is_created_as_documented(provider: Scripted) -> None:
+    wanted = json.loads((Path(__file__).parent / "data" / "webhook_subscription_create_request.json").read_text())
+    provider.script.on(HOOKS_PATH, json_reply(HOOK, 201))
+    created = await provider.dintero.subscribe("https://example.com/webhook", "<shared secret>", wanted["events"])
+    assert created.id == "s-1"
+    assert provider.server.seen[-1].json() == wanted
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (error(400, "the secret swordfish is too short"), PermanentFailure),
+        (error(403), AccountFailure),
+        (error(500, "swordfish"), UnconfirmedFailure),
+        (Reply(cut=0), UnconfirmedFailure),
+        (Reply(body=b"<html>"), UnconfirmedFailure),
+        (json_reply({}), UnconfirmedFailure),
+    ],
+)
+async def test_what_subscribing_may_come_to(provider: Scripted, reply: Reply, kind: type[DeliveryFailure]) -> None:
+    provider.script.on(HOOKS_PATH, reply)
+    raised = await failure(provider.dintero.subscribe("https://shop.example/w", "swordfish", ["checkout_transaction"]))
+    assert type(raised) is kind
+    assert "swordfish" not in raised.reason
 
 
 # --- the public URL ---------------------------------------------------------------------------------------------------

@@ -229,7 +229,6 @@ async def test_a_link_to_nowhere_does_not_hold_up_the_account(provider: Scripted
         (json_reply({}, 403), BadDocument, "403"),
         (json_reply({}, 410), BadDocument, "410"),
         (json_reply({}, 503, retry_after="5"), TransientFailure, "503"),
-        (json_reply({}, 429, retry_after="5"), TransientFailure, "429"),
         (Reply(body=PDF, cut=0), TransientFailure, "broke"),
         (Reply(body=PDF, cut=1000), TransientFailure, "broke"),
         (Reply(body=b"%PDF-" + b"x" * 99_996), PermanentFailure, "MAX_PDF_BYTES"),

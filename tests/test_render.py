@@ -1,5 +1,6 @@
 """Languages, amounts, dates, odd text, colours, and what is wrong with a template."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -16,6 +17,7 @@ from service.delivery import Brand, Message, Party, PermanentFailure, Purpose, R
 from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.render.colors import DARK_CARD, contrast, edge, ink, ink_dark, on_color
 from service.render.samples import BARE, FULL, HERE, THERE
+from service.template_files import shipped_templates
 from tests.pictures import png
 
 OSLO = ZoneInfo("Europe/Oslo")
@@ -489,3 +491,27 @@ def test_an_unknown_folder_fails_the_delivery(renderer: TemplateRenderer) -> Non
 def test_the_same_arguments_give_the_same_message() -> None:
     assert mail(opened(), FULL) == mail(opened(), replace(FULL, read_at=datetime(2030, 1, 1, tzinfo=UTC)))
     assert mail(opened(), FULL) != mail(opened(), replace(FULL, due_date=date(2026, 7, 16)))
+
+
+def version(renderer: TemplateRenderer) -> str:
+    return mail(renderer, FULL).template_version
+
+
+def test_the_version_tells_whatever_a_mail_is_rendered_from(tmp_path: Path, renderer: TemplateRenderer) -> None:
+    """The same files and brand give the same version, in any process; whatever differs gives another."""
+    first = version(renderer)
+    assert re.fullmatch(r"[0-9a-f]{32}", first)
+    assert version(opened()) == first
+    catalogue = (shipped_templates() / "locales" / "nb.po").read_text()
+    text = (shipped_templates() / "mail" / "invoice.txt").read_text()
+    others = [
+        opened(brand=replace(BRAND, name="Another AS")),
+        opened(brand=replace(BRAND, logo=png(2, 2))),
+        opened(locale="en"),
+        opened(templates=write(tmp_path / "a", {"mail/invoice.txt": text + "\nBye"})),
+        opened(templates=write(tmp_path / "b", {"mail/part.css": "p {}"})),
+        opened(templates=write(tmp_path / "c", {"locales/nb.po": catalogue.replace("Betal", "Betall")})),
+    ]
+    assert len({first, *map(version, others)}) == len(others) + 1
+    same = opened(templates=write(tmp_path / "d", {"mail/invoice.txt": text, ".git/config": "hidden"}))
+    assert version(same) == first

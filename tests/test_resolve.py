@@ -18,7 +18,7 @@ from service.delivery import (
     UnconfirmedFailure,
 )
 from service.store import SqlStore
-from tests.store_values import CLOSED, NEVER, SETTLED, claimed, only, request, send
+from tests.store_values import AT, CLOSED, NEVER, SETTLED, capture, claimed, only, request, send
 from tests.workbench import ID, RULES, Bench
 
 LOST = UnconfirmedFailure("the mail relay's answer to the message was lost")
@@ -169,3 +169,21 @@ async def test_an_unknown_delivery_is_a_key_error(store: SqlStore, verb: str) ->
             if verb == "release"
             else store.resolve("T12345678.9", STATED, delivered=True)
         )
+
+
+@pytest.mark.parametrize("late", [Settled.ACCEPTED, Settled.REFUSED])
+async def test_what_is_under_way_when_it_is_stopped_is_in_doubt_until_somebody_knows(
+    store: SqlStore, late: Settled
+) -> None:
+    claim = await claimed(store)
+    begun, asked = send(claim.delivery.id), capture(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    await store.begin_capture(claim, asked)
+    await store.cancel(claim.delivery.id, request())
+    assert [s.outcome for s in await store.sends(claim.delivery.id)] == [Settled.UNCONFIRMED]
+    assert [c.outcome for c in await store.captures(claim.delivery.id)] == [Settled.UNCONFIRMED]
+    await store.settle_send(replace(begun, outcome=late, answer="250 ok", settled_at=AT), ())
+    await store.settle_capture(replace(asked, outcome=late, settled_at=AT), ())
+    assert [s.outcome for s in await store.sends(claim.delivery.id)] == [late]
+    assert [c.outcome for c in await store.captures(claim.delivery.id)] == [late]
+    assert (await only(store)).outcome is Outcome.CANCELLED

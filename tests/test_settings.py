@@ -557,9 +557,74 @@ CONTRACT = """ACCOUNT_ID CLIENT_ID CLIENT_SECRET CHECKOUT_URL API_URL FILE_HOSTS
 SIGNATURE_TOLERANCE WEBHOOK_SECRETS PUBLIC_URL INVOICE_CHANNEL CAPTURE_ORDER DATABASE_URL CHANNELS SMTP_URL MAIL_FROM
 MAIL_REPLY_TO MAIL_BCC REDIRECT_TO ALLOW_REAL_RECIPIENTS BRAND_NAME BRAND_LOGO BRAND_COLOR BRAND_ORGANIZATION_NUMBER
 BRAND_SUPPORT_EMAIL BRAND_SUPPORT_PHONE BRAND_WEBSITE TEMPLATES_DIR LOCALE TIMEZONE CONCURRENCY LEASE_SECONDS STOP_GRACE
-RETRY_DELAYS GIVE_UP_AFTER CAPTURE_GIVE_UP_AFTER UNCONFIRMED_RETRIES UNCONFIRMED_DELAY RECONCILE_EVERY MAX_PDF_BYTES
+RETRY_DELAYS GIVE_UP_AFTER CAPTURE_GIVE_UP_AFTER UNCONFIRMED_RETRIES UNCONFIRMED_DELAY MIN_DAYS_BEFORE_DUE RECONCILE_EVERY
+MAX_PDF_BYTES BYTES_IN_HAND RETAIN_PERSONAL_DAYS ALERT_TO ALERT_URL SILENCE_HOURS
 ADMIN_PORT ADMIN_HOST LOG_FORMAT LOG_LEVEL"""
 
 
 def test_names_are_those_that_are_promised() -> None:
     assert sorted(setting_names()) == sorted(f"DELIVERY_{name}" for name in CONTRACT.split())
+
+
+def test_people_are_told_at_addresses_and_at_an_address() -> None:
+    settings = loaded(
+        ALERT_TO="vakt@butikken.example, Kari@butikken.example,vakt@butikken.example", SILENCE_HOURS="7.5"
+    )
+    assert settings.alert_to == ("vakt@butikken.example", "Kari@butikken.example")
+    assert (settings.alert_url, settings.silence_hours) == (None, 7.5)
+    assert loaded().silence_hours == 20
+    assert loaded(SILENCE_HOURS="0").silence_hours == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.chat.example/services/T0/B0/s3cret?thread=1",
+        "http://127.0.0.1:9000/",
+        "http://localhost/x",
+        "http://10.1.2.3/x",
+        "http://[::1]:80/x",
+    ],
+)
+def test_an_alert_address_is_kept_as_it_is_and_is_a_secret(url: str) -> None:
+    settings = loaded(ALERT_URL=url)
+    assert settings.alert_url is not None
+    assert settings.alert_url.get_secret_value() == url
+    assert url in settings.secret_texts
+    assert url not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hooks.chat.example/s3cret",
+        "http://8.8.8.8/s3cret",
+        "http://0.0.0.0/s3cret",
+        "ftp://hooks.chat.example/s3cret",
+        "https://user:s3cret@hooks.chat.example/",
+        "https://hooks.chat.example/s3cret#there",
+        "https:///s3cret",
+        "https://[s3cret",
+        "https://hooks.chat.example/s3cret x",
+        "https://hooks.chat.example/s3cret\u00e6",
+    ],
+)
+def test_a_wrong_alert_address_is_told_without_it(url: str) -> None:
+    found = mistakes(ALERT_URL=url)
+    assert list(found) == ["DELIVERY_ALERT_URL"]
+    assert "s3cret" not in found["DELIVERY_ALERT_URL"]
+
+
+def test_alerts_by_mail_need_a_mail_server() -> None:
+    found = mistakes(
+        ALERT_TO="vakt@butikken.example",
+        CHANNELS="acme.post:open_post",
+        SMTP_URL=None,
+        MAIL_FROM=None,
+        SILENCE_HOURS="-1",
+    )
+    assert found == {
+        "DELIVERY_ALERT_TO": "needs DELIVERY_SMTP_URL and DELIVERY_MAIL_FROM",
+        "DELIVERY_SILENCE_HOURS": "must be a number of hours, such as 20, or 0 for never",
+    }
+    assert "DELIVERY_ALERT_TO" in mistakes(ALERT_TO="vakt@, kari@butikken.example")

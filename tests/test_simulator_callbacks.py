@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from service.dintero.callback import signed_header
 from service.serving import listen, origin, serving
 from service.simulator.api import Running, open_provider
 from service.simulator.sales import sale
@@ -201,3 +202,75 @@ async def test_a_renewed_secret_signs(running: Running, merchant: Merchant) -> N
     bill(running, merchant.url)
     await running.caller.idle()
     assert ["dintero-signature" in headers for _, _, headers, _ in merchant.seen] == [True, False]
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_callback_is_lost(running: Running, merchant: Merchant) -> None:
+    running.provider.faults.on("callback-lost", count=1)
+    bill(running, merchant.url)
+    second = bill(running, merchant.url)
+    await running.caller.idle()
+    assert [dict(query)["transaction_id"] for _, query, _, _ in merchant.seen] == [second["id"]]
+
+
+async def test_a_callback_is_sent_twice(running: Running, merchant: Merchant) -> None:
+    running.provider.faults.on("callback-twice", count=1)
+    bill(running, merchant.url)
+    await running.caller.idle()
+    first, second = merchant.seen
+    assert first[1] == second[1]
+    assert first[2]["event-delivery"] == second[2]["event-delivery"]
+
+
+async def test_a_callback_is_sent_late_and_signed_when_it_is_sent(
+    running: Running, merchant: Merchant, clock: MovedClock
+) -> None:
+    running.provider.faults.on("callback-late", count=1)
+    begun = clock.now()
+    bill(running, merchant.url)
+    await running.caller.idle()
+    assert (clock.now() - begun).total_seconds() >= 120
+    assert abs(signed_at(merchant) - clock.now().timestamp()) < 5
+
+
+async def test_a_callback_is_sent_after_the_next_one(running: Running, merchant: Merchant) -> None:
+    running.provider.faults.on("callback-out-of-order", count=1)
+    ids = [bill(running, merchant.url)["id"] for _ in range(3)]
+    await running.caller.idle()
+    assert sorted(seen_ids(merchant)) == sorted(ids)
+    assert seen_ids(merchant).index(ids[0]) > seen_ids(merchant).index(ids[1])
+
+
+async def test_a_callback_whose_signature_is_old_comes_again_with_a_new_one(
+    running: Running, merchant: Merchant, clock: MovedClock
+) -> None:
+    running.provider.faults.on("callback-stale", count=1)
+    merchant.answers = [503]
+    bill(running, merchant.url)
+    await running.caller.idle()
+    ages = [clock.now().timestamp() - int(headers["dintero-signature"][2:12]) for _, _, headers, _ in merchant.seen]
+    assert ages[0] > 3600
+    assert ages[1] < 5
+
+
+async def test_a_stranger_comes_first_with_a_signature_of_its_own(running: Running, merchant: Merchant) -> None:
+    running.provider.faults.on("callback-forged", count=1)
+    bill(running, merchant.url)
+    await running.caller.idle()
+    forged, real = merchant.seen
+    assert forged[1] == real[1]
+    assert [attempt.number for attempt in running.caller.attempts] == [0, 1]
+    signed = running.caller.attempts[1].headers["Dintero-Signature"]
+    url, at = running.caller.attempts[1].url, signed_at(merchant)
+    assert signed == signed_header(running.provider.keys.signature_secret, "T12345678", "GET", url, at)
+    assert forged[2]["dintero-signature"].partition(",")[2] != signed.partition(",")[2]
+
+
+def seen_ids(merchant: Merchant) -> list[str]:
+    return [dict(query)["transaction_id"] for _, query, _, _ in merchant.seen]
+
+
+def signed_at(merchant: Merchant) -> int:
+    return int(merchant.seen[-1][2]["dintero-signature"].removeprefix("t=").partition(",")[0])

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiosmtplib
 import httpx2 as httpx
 import pytest
+from markupsafe import escape as markup
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from service.serving import listen, origin
 from service.simulator.api import open_provider
 from service.simulator.demo import run_demo
+from service.simulator.faults import KINDS, Fault
 from service.simulator.mail import Mail, MailServer, open_mail_server
 from service.simulator.pages import site
 from service.simulator.stage import Stage, number_of
@@ -120,6 +122,8 @@ class SmallService:
                 recipients=[transaction["billing_address"]["email"]],
                 hostname=relay.hostname,
                 port=relay.port,
+                username=relay.username,
+                password=relay.password,
                 start_tls=False,
             )
             answer = await http.post(f"{url}/capture", headers=headers, json={"amount": transaction["amount"]})
@@ -349,3 +353,52 @@ async def test_the_pages_need_nothing_from_elsewhere(visit: Visit) -> None:
         assert "http://" not in outside
         assert "https://" not in outside
     assert (await visit.http.get("/demo/logo.png")).content.startswith(b"\x89PNG")
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+async def test_faults_are_switched_on_and_off_on_the_page(visit: Visit) -> None:
+    faults = visit.stage.faults
+    home = (await visit.http.get("/")).text
+    assert "nothing switched on" in home
+    for name, kind in KINDS.items():
+        assert f'<option value="{name}">{name}: {markup(kind.about)}</option>' in home
+    form = {"name": "500-after", "chance": "50", "count": "3", "where": "capture"}
+    answer = await visit.http.post("/demo/faults/on", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/#faults")
+    await visit.http.post("/demo/faults/on", data={"name": "callback-lost", "chance": "100", "count": "", "where": ""})
+    assert [active.fault for active in faults.active()] == [
+        Fault(name="500-after", probability=0.5, count=3, where="capture"),
+        Fault(name="callback-lost"),
+    ]
+    visit.stage.create()
+    for path in ("/", "/demo/faults"):
+        page = (await visit.http.get(path)).text
+        assert "50 %, 3 left" in page
+        assert "struck 1\u00d7" in page
+    await visit.http.post("/demo/faults/off", data={"name": "500-after"})
+    assert [active.fault.name for active in faults.active()] == ["callback-lost"]
+    await visit.http.post("/demo/faults/off")
+    assert faults.active() == ()
+    assert "Struck so far: callback-lost 1\u00d7" in (await visit.http.get("/demo/faults")).text
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "501"}, {"chance": "0"}, {"chance": "101"}, {"chance": ""}, {"count": "0"}, {"count": "x"}]
+)
+async def test_a_fault_that_means_nothing_is_refused(visit: Visit, changes: dict[str, str]) -> None:
+    form = {"name": "500", "chance": "100", "count": "", "where": ""} | changes
+    assert (await visit.http.post("/demo/faults/on", data=form)).status_code == 400
+    assert visit.stage.faults.active() == ()
+
+
+async def test_what_is_typed_into_a_fault_is_escaped_and_comes_from_this_site(visit: Visit) -> None:
+    form = {"name": "500", "chance": "100", "count": "", "where": ODD}
+    away = await visit.http.post("/demo/faults/on", data=form, headers={"sec-fetch-site": "cross-site"})
+    assert (away.status_code, visit.stage.faults.active()) == (403, ())
+    await visit.http.post("/demo/faults/on", data=form)
+    for path in ("/", "/demo/faults"):
+        page = await visit.http.get(path)
+        assert "<script>alert" not in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -322,34 +322,53 @@ async def test_a_listing_is_filtered_and_paged(merchant: Merchant, clock: MovedC
     for place in range(12):
         clock.advance(60)
         ids.append((await merchant.bill(reference=f"order-{place % 3}"))["id"])
-    newest_first = ids[::-1]
     provider = merchant.provider
     provider.void(ids[0])
     provider.edit(ids[1], lambda document: document.update(payment_product="other", payment_product_type="other.card"))
     provider.edit(ids[2], lambda document: document.update(amount=7))
 
-    async def listed(**params: Any) -> list[str]:
+    async def in_order(**params: Any) -> list[str]:
         answer = await merchant.http.get("/transactions", params=params)
         assert answer.status_code == 200, answer.text
         return [transaction["id"] for transaction in answer.json()]
 
-    assert await listed() == newest_first[:10]
-    assert await listed(limit=100) == newest_first
-    assert await listed(limit=5, starting_after=newest_first[9]) == newest_first[10:]
+    async def listed(**params: Any) -> list[str]:
+        """Return the ids, oldest first."""
+        return sorted(await in_order(**params), key=ids.index)
+
+    every = await in_order(limit=100)
+    assert sorted(every) == sorted(ids)
+    assert every not in (ids, ids[::-1])  # nobody may rely on an order
+    assert await in_order() == every[:10]
+    assert await in_order(limit=5, starting_after=every[6]) == every[7:]
+    assert await in_order(limit=100, starting_after=every[-1]) == []
     assert await listed(status="AUTHORIZATION_VOIDED") == [ids[0]]
-    assert await listed(limit=100, status=["AUTHORIZATION_VOIDED", "AUTHORIZED"]) == newest_first
-    assert await listed(limit=100, payment_product="kravia") == [id_ for id_ in newest_first if id_ != ids[1]]
+    assert await listed(limit=100, status=["AUTHORIZATION_VOIDED", "AUTHORIZED"]) == ids
+    assert await listed(limit=100, payment_product="kravia") == [id_ for id_ in ids if id_ != ids[1]]
     assert await listed(payment_product_type="other.card") == [ids[1]]
-    assert await listed(merchant_reference="order-2") == [ids[11], ids[8], ids[5], ids[2]]
+    assert await listed(merchant_reference="order-2") == [ids[2], ids[5], ids[8], ids[11]]
     assert await listed(session_id=provider.transactions[ids[3]]["session_id"]) == [ids[3]]
-    assert await listed(id=[ids[4], ids[6]]) == [ids[6], ids[4]]
+    assert await listed(id=[ids[6], ids[4]]) == [ids[4], ids[6]]
     assert await listed(amount=7) == [ids[2]]
     assert await listed(**{"amount.lte": 7}) == [ids[2]]
-    assert await listed(limit=100, **{"amount.gte": 8}) == [id_ for id_ in newest_first if id_ != ids[2]]
+    assert await listed(limit=100, **{"amount.gte": 8}) == [id_ for id_ in ids if id_ != ids[2]]
     edge = clock.now() - timedelta(seconds=90)
-    assert await listed(**{"created_at.gte": edge.isoformat()}) == ids[:9:-1]
+    assert await listed(**{"created_at.gte": edge.isoformat()}) == ids[10:]
     naive = edge.replace(tzinfo=None).isoformat()
-    assert await listed(limit=100, **{"created_at.lte": naive}) == newest_first[2:]
+    assert await listed(limit=100, **{"created_at.lte": naive}) == ids[:10]
+
+
+async def test_a_listing_that_grows_while_it_is_paged_still_shows_what_was_there(merchant: Merchant) -> None:
+    there = {(await merchant.bill())["id"] for _ in range(9)}
+    seen: list[str] = []
+    while len(page := (await merchant.http.get("/transactions", params=after(seen))).json()) == 2:
+        seen += [transaction["id"] for transaction in page]
+        await merchant.bill()
+    assert there <= {*seen, *(transaction["id"] for transaction in page)}
+
+
+def after(seen: list[str]) -> dict[str, str]:
+    return {"limit": "2"} | ({"starting_after": seen[-1]} if seen else {})
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "created_at.gte=soon", "amount.gte=1.5"])

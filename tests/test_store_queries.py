@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, insert, text
 
-from service.delivery import Counts, Outcome, Schedule
+from service.delivery import Counts, Filter, Outcome, Schedule
 from service.store import SqlStore
-from service.store.tables import deliveries, pauses
+from service.store.tables import deliveries
 from tests.fakes import MovedClock
 from tests.store_values import ACCOUNT, AT, CLOSED, NEVER, arrival, claim_all, claimed, only, request
 
@@ -43,10 +43,10 @@ async def test_a_listing_is_newest_first_limited_and_by_outcome(store: SqlStore)
     for name, outcome in (("1", Outcome.FAILED), ("3", Outcome.SKIPPED)):
         ended = replace(taken[name].delivery, outcome=outcome, reason="x", closed_at=AT)
         await store.save(taken[name], ended, NEVER)
-    assert [found.id[-1] for found in await store.listing(outcomes=[Outcome.FAILED])] == ["1"]
-    both = [Outcome.FAILED, Outcome.SKIPPED]
-    assert [found.id[-1] for found in await store.listing(outcomes=both, limit=5)] == ["3", "1"]
-    assert await store.listing(outcomes=[Outcome.COMPLETED]) == ()
+    assert [found.id[-1] for found in await store.listing(Filter(outcomes=(Outcome.FAILED,)))] == ["1"]
+    both = Filter(outcomes=(Outcome.FAILED, Outcome.SKIPPED))
+    assert [found.id[-1] for found in await store.listing(both, limit=5)] == ["3", "1"]
+    assert await store.listing(Filter(outcomes=(Outcome.COMPLETED,))) == ()
 
 
 async def test_the_figures(store: SqlStore, clock: MovedClock) -> None:
@@ -70,19 +70,6 @@ async def test_the_figures(store: SqlStore, clock: MovedClock) -> None:
     await claim_all(store)
     figures = await store.counts()
     assert (figures.due, figures.overdue) == (2, 1)  # the fourth's lease ran out, and it is a suspect
-
-
-async def test_a_paused_lane_is_not_claimed(store: SqlStore) -> None:
-    claim = await claimed(store)
-    await store.save(claim, replace(claim.delivery, lane="email"), Schedule(due_in=0))
-    with store._engines.writer.connect() as connection:
-        connection.execute(insert(pauses), {"key": "email", "reason": "535 wrong password", "since": AT})
-        connection.commit()
-    assert await claim_all(store, lane="email") == ()
-    with store._engines.writer.connect() as connection:
-        connection.execute(pauses.delete())
-        connection.commit()
-    assert len(await claim_all(store, lane="email")) == 1
 
 
 async def test_reading_and_writing_do_not_wait_for_each_other(store: SqlStore) -> None:
@@ -134,8 +121,8 @@ async def test_claiming_and_finding_use_the_indexes(store: SqlStore) -> None:
         await store.claim(ACCOUNT, "email", 16, lease=60, suspects=suspects)
     assert len(await store.find("order-77")) == 1
     explained = [(sql, values) for sql, values in said if "deliveries" in sql]
-    assert len(explained) == 3
-    indexes = ("deliveries_due", "deliveries_due", "deliveries_merchant_reference")
+    assert len(explained) == 4
+    indexes = ("deliveries_due", "deliveries_due", "deliveries_merchant_reference", "deliveries_recipient_key")
     with store._engines.readers.connect() as connection:
         explain = "EXPLAIN " if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
         for (sql, values), index in zip(explained, indexes, strict=True):

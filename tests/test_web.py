@@ -29,12 +29,14 @@ from service.delivery import (
     Stale,
     Store,
     StoreUnavailable,
+    Unrecorded,
     Unusable,
 )
 from service.dintero.callback import Authenticator, signed_header
 from service.metrics import CALLBACK_RESULTS, Metrics
-from service.web.callback import LARGEST_BODY, MOST_READ, public_app
 from service.web.health import Trouble, admin_app
+from service.web.intake import LARGEST_BODY, MOST_READ
+from service.web.public import public_app
 from tests.fakes import MovedClock
 
 ACCOUNT, SECRET = "T12345678", "a-secret"
@@ -77,11 +79,13 @@ class Face:
     troubles: Sequence[Trouble] = ()
     earlier: dict[str, float] = field(default_factory=dict)
 
-    def authenticate(self, request: CallbackRequest, now: datetime) -> Arrival | None:
+    def authenticate(self, request: CallbackRequest, now: datetime) -> Arrival | Unrecorded:
         self.asked.append(request)
         if self.refusal is not None:
             raise self.refusal
-        return None if self.without_id else Arrival(transaction_id="T12345678.abc", account_id=ACCOUNT, at=now)
+        if self.without_id:
+            return Unrecorded.ERROR_REPORT
+        return Arrival(transaction_id="T12345678.abc", account_id=ACCOUNT, at=now)
 
     def wake(self) -> None:
         self.wakes += 1

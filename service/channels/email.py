@@ -152,13 +152,13 @@ def _masked_user(user: str) -> str:
     return mask_address(user) if "@" in user else f"{user[:1]}***"
 
 
-def _own_hostname() -> str:
+def own_hostname() -> str:
     """Return a name for EHLO that every relay can read, without asking the DNS."""
     name = socket.gethostname()
     return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name) else "localhost"
 
 
-def _on_the_wire(mailbox: Mailbox) -> Mailbox:
+def on_the_wire(mailbox: Mailbox) -> Mailbox:
     """Return the mailbox with an ASCII domain; raises `ValueError`."""
     if mailbox.address.isascii():
         return mailbox
@@ -188,14 +188,14 @@ async def open_email(
     the machine's). Raises `ValueError` for settings that cannot work.
     """
     addresses = Addresses(
-        mail_from=_on_the_wire(mail_from),
-        reply_to=_on_the_wire(reply_to) if reply_to else None,
-        bcc=_on_the_wire(bcc) if bcc else None,
+        mail_from=on_the_wire(mail_from),
+        reply_to=on_the_wire(reply_to) if reply_to else None,
+        bcc=on_the_wire(bcc) if bcc else None,
         redirect_to=redirect_to,
     )
     smtp = parse_smtp_url(smtp_url)
     context = tls_context(smtp.security)
-    relay = Relay(smtp, connections=connections, clock=clock, hostname=hostname or _own_hostname(), context=context)
+    relay = Relay(smtp, connections=connections, clock=clock, hostname=hostname or own_hostname(), context=context)
     channel = EmailChannel(account_id=account_id, addresses=addresses, smtp=smtp, relay=relay, alarm=alarm)
     try:
         yield channel

@@ -39,19 +39,24 @@ class Envelope:
 def build(envelope: Envelope, message: Message, document: bytes) -> bytes:
     """Return the mail, with CRLF line ends, 7-bit clean, no line longer than 998 bytes."""
     body = _multipart("mixed", envelope.key, (_text_parts(message, envelope.key), _attachment(message, document)))
-    return _CRLF.join([*_headers(envelope, message), body])
+    return _CRLF.join([*_headers(envelope, message.subject, message.locale), body])
 
 
-def _headers(envelope: Envelope, message: Message) -> Iterable[bytes]:
+def build_plain(envelope: Envelope, subject: str, text: str) -> bytes:
+    """Return a mail in English that is text alone, likewise."""
+    return _CRLF.join([*_headers(envelope, subject, "en"), _plain(text)])
+
+
+def _headers(envelope: Envelope, subject: str, language: str) -> Iterable[bytes]:
     yield _line("From", _mailbox(envelope.sender))
     if envelope.reply_to is not None:
         yield _line("Reply-To", _mailbox(envelope.reply_to))
     yield _line("To", envelope.to)
-    yield _line("Subject", _unstructured(message.subject, "Subject"))
+    yield _line("Subject", _unstructured(subject, "Subject"))
     yield _line("Date", format_datetime(envelope.dated))
     yield _line("Message-ID", envelope.message_id)
     yield _line("MIME-Version", "1.0")
-    yield _line("Content-Language", message.locale)
+    yield _line("Content-Language", language)
     yield _line("Auto-Submitted", "auto-generated")
     yield _line("X-Auto-Response-Suppress", "OOF, AutoReply")
     yield _line("X-Entity-Ref-ID", envelope.key)  # else Gmail shows two invoices as one conversation
@@ -100,10 +105,7 @@ def _mailbox(mailbox: Mailbox) -> str:
 
 
 def _text_parts(message: Message, key: str) -> bytes:
-    text = _part(
-        (b'Content-Type: text/plain; charset="utf-8"', b"Content-Transfer-Encoding: quoted-printable"),
-        _quoted(message.text),
-    )
+    text = _plain(message.text)
     if message.html is None:
         return text
     html = _part(
@@ -113,6 +115,12 @@ def _text_parts(message: Message, key: str) -> bytes:
     if message.images:
         html = _multipart("related", key, (html, *map(_image, message.images)))
     return _multipart("alternative", key, (text, html))
+
+
+def _plain(text: str) -> bytes:
+    return _part(
+        (b'Content-Type: text/plain; charset="utf-8"', b"Content-Transfer-Encoding: quoted-printable"), _quoted(text)
+    )
 
 
 def _image(image: Image) -> bytes:

@@ -1,26 +1,27 @@
-"""Kept connections to one SMTP relay: signing in, reuse, one mail to one recipient at a time (channels.md 1.2-1.4)."""
+"""Kept connections to one SMTP relay: who may be used again, and what a conversation's end means (channels.md 1.4)."""
 
 import asyncio
+import re
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
-from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException
+from aiosmtplib import SMTPResponse
+from aiosmtplib.auth import auth_login_encode, auth_plain_encode
 
 from service.channels.smtp_replies import Phase, classify
+from service.channels.smtp_session import Session, Stopped, open_session
 from service.channels.smtp_url import Security, SmtpAddress
-from service.delivery import Clock, PermanentFailure
+from service.channels.smtp_wire import Limits
+from service.delivery import AccountFailure, Clock, DeliveryFailure, MessageTooLarge, RecipientRefused
 
-_CONNECT_TIMEOUT = 15.0  # seconds, as are all below
-_COMMAND_TIMEOUT = 60.0
-_DATA_TIMEOUT = 600.0  # RFC 5321 4.5.3.2; aiosmtplib counts the upload too, hence the share for size
-_SLOWEST_UPLOAD = 65536  # bytes a second
-_QUIT_TIMEOUT = 2.0
-_LONGEST_IDLE = 20.0  # relays drop idle clients, and the next mail pays for it
+_LONGEST_IDLE = 20.0  # seconds: relays drop idle clients, and the next mail pays for it
 _OLDEST = 300.0
 _MOST_MESSAGES = 50
-_GOING_AWAY = frozenset({421, -1})  # the relay is closing, or did not speak SMTP any more
+_LONGEST_LOOK = 60.0
+_CROWDED = frozenset({421, 432, 450, 451, 452})  # "too many connections", in the words of several
+_ON_THE_WIRE = re.compile(r"[!-;=?-~]+@[A-Za-z0-9.\[\]:-]+")  # no white space, no angle brackets
+_DEFAULT_LIMITS = Limits()
 
 
 class _Stale(Exception):
@@ -29,7 +30,7 @@ class _Stale(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class _Connection:
-    client: SMTP
+    session: Session
     opened_at: float
     used_at: float
     messages: int = 0
@@ -48,129 +49,127 @@ class Relay:
     """
 
     def __init__(
-        self, address: SmtpAddress, *, connections: int, clock: Clock, hostname: str, context: ssl.SSLContext | None
+        self,
+        address: SmtpAddress,
+        *,
+        connections: int,
+        clock: Clock,
+        hostname: str,
+        context: ssl.SSLContext | None,
+        limits: Limits = _DEFAULT_LIMITS,
     ) -> None:
         self._address = address
         self._clock = clock
         self._hostname = hostname
         self._context = context
+        self._limits = limits
         self._slots = asyncio.Semaphore(connections)
-        self._idle: list[_Connection] = []
-        self._secrets = tuple(secret for secret in (address.user, address.password) if secret)
+        self._working = 0  # connections with a mail on its way
+        self._idle: list[_Connection] = []  # the one used last at the end
+        self._secrets = _secrets(address)
 
     async def deliver(self, sender: str, recipient: str, content: bytes) -> SMTPResponse:
         """Hand a mail over and return the relay's reply; a kept connection that proves dead is replaced at once."""
+        if not _ON_THE_WIRE.fullmatch(recipient):
+            raise RecipientRefused("the address cannot be written on an envelope")
         async with self._slots:
             kept = self._take()
             if kept is not None:
                 with suppress(_Stale):  # nothing was handed over, so a fresh connection cannot make it two
-                    return await self._transact(kept, sender, recipient, content)
-            return await self._transact(await self._open(), sender, recipient, content)
+                    return await self._transact(kept, sender, recipient, content, kept=True)
+            return await self._transact(await self._open(), sender, recipient, content, kept=False)
 
     async def look(self) -> int | None:
         """Connect, sign in, ask for nothing and leave; return the largest mail taken, in bytes, where it is named."""
-        client = (await self._open()).client
-        with self._failing(client, Phase.CONNECT):
-            await client.noop()
-            limit = _size_limit(client)
-        await _quit(client)
-        return limit
+        try:
+            async with asyncio.timeout(_LONGEST_LOOK):
+                session = (await self._open()).session
+                try:
+                    await session.touch()
+                except Stopped as stop:
+                    raise self._failure(stop) from stop
+                finally:
+                    await session.quit()
+        except TimeoutError as exc:
+            raise AccountFailure(f"{Phase.CONNECT}: no answer within {_LONGEST_LOOK:g} seconds") from exc
+        return session.size_limit
 
     async def close(self) -> None:
         """Say goodbye on every idle connection."""
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(_quit(connection.client) for connection in idle))
+        await asyncio.gather(*(connection.session.quit() for connection in idle))
 
     def _take(self) -> _Connection | None:
         """Return the connection used last, if it will do; let go of all that will not."""
         now = self._clock.monotonic()
-        fresh = []
-        for connection in self._idle:
-            young = now - connection.used_at <= _LONGEST_IDLE and now - connection.opened_at <= _OLDEST
-            if young and connection.client.is_connected:
-                fresh.append(connection)
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            if _will_do(connection, now):
+                self._idle.append(connection)
             else:
-                connection.client.close()
-        self._idle = fresh
-        return fresh.pop() if fresh else None
+                connection.session.leave()
+        return self._idle.pop() if self._idle else None
 
     def _keep(self, connection: _Connection) -> None:
         connection.messages += 1
         connection.used_at = self._clock.monotonic()
-        if connection.messages < _MOST_MESSAGES and connection.client.is_connected:
+        if _will_do(connection, connection.used_at):
             self._idle.append(connection)
         else:
-            connection.client.close()
+            connection.session.leave()
 
     async def _open(self) -> _Connection:
-        address = self._address
-        client = SMTP(
-            hostname=address.host,
-            port=address.port,
-            local_hostname=self._hostname,
-            timeout=_COMMAND_TIMEOUT,
-            use_tls=address.security is Security.TLS,
-            start_tls=False,  # done below, so that the phase is known and a missing offer is an error
-            tls_context=self._context,
-        )
-        client.AUTH_METHODS = ("plain", "login")  # each failing method counts towards a lockout
-        with self._failing(client, Phase.CONNECT):
-            await client.connect(timeout=_CONNECT_TIMEOUT)
-            await client.ehlo()
-            if address.security is Security.STARTTLS:
-                await client.starttls(timeout=_CONNECT_TIMEOUT)
-                await client.ehlo()
-        if address.user is not None and address.password is not None:
-            with self._failing(client, Phase.AUTH):
-                await client.login(address.user, address.password)
-        now = self._clock.monotonic()
-        return _Connection(client=client, opened_at=now, used_at=now)
-
-    async def _transact(self, connection: _Connection, sender: str, recipient: str, content: bytes) -> SMTPResponse:
-        """Send one mail and keep the connection; raises `_Stale` when a used one was dead before the content."""
-        client, used, size = connection.client, connection.messages > 0, len(content)
-        secrets = (recipient, recipient.rpartition("@")[0])
-        limit = _size_limit(client)
-        if limit is not None and size > limit:
-            self._keep(connection)
-            raise PermanentFailure(f"the mail is {size} bytes and the relay takes {limit}")
-        options = [f"SIZE={size}"] if client.supports_extension("size") else []
-        with self._failing(client, Phase.MAIL, secrets, used=used):
-            await client.mail(sender, options=options)
-        with self._failing(client, Phase.RCPT, secrets, used=used):
-            await client.rcpt(recipient)
-        with self._failing(client, Phase.DATA, secrets):
-            response = await client.data(content, timeout=_DATA_TIMEOUT + size / _SLOWEST_UPLOAD)
-        self._keep(connection)
-        return response
-
-    @contextmanager
-    def _failing(
-        self, client: SMTP, phase: Phase, secrets: tuple[str, ...] = (), *, used: bool = False
-    ) -> Iterator[None]:
-        """Close the connection on anything but a clean end, and turn what the library raises into our failure."""
         try:
-            yield
-        except (SMTPException, OSError) as exc:
-            client.close()
-            code = exc.code if isinstance(exc, SMTPResponseException) else None
-            if used and (code is None or code in _GOING_AWAY):
-                raise _Stale from exc
-            text = exc.message if isinstance(exc, SMTPException) else str(exc)
-            raise classify(phase, code, text, (*self._secrets, *secrets)) from exc
+            session = await open_session(
+                self._address, hostname=self._hostname, context=self._context, limits=self._limits
+            )
+        except Stopped as stop:
+            raise self._failure(stop) from stop
+        now = self._clock.monotonic()
+        return _Connection(session=session, opened_at=now, used_at=now)
+
+    async def _transact(
+        self, connection: _Connection, sender: str, recipient: str, content: bytes, *, kept: bool
+    ) -> SMTPResponse:
+        """Send one mail and keep the connection; raises `_Stale` when one that was kept died before the content."""
+        session, limit = connection.session, connection.session.size_limit
+        if limit is not None and len(content) > limit:
+            self._idle.append(connection)  # as it is: the relay has not heard of this mail
+            raise MessageTooLarge(f"the mail is {len(content)} bytes and the relay takes {limit}")
+        self._working += 1
+        try:
+            reply = await session.send(sender, recipient, content)
+        except Stopped as stop:
+            (session.drop if stop.gone else session.leave)()
+            if kept and stop.gone and stop.phase is not Phase.CONTENT:
+                raise _Stale from stop
+            raise self._failure(stop, recipient, recipient.rpartition("@")[0]) from stop
         except BaseException:
-            client.close()
+            session.drop()
             raise
+        finally:
+            self._working -= 1
+        self._keep(connection)
+        return reply
+
+    def _failure(self, stop: Stopped, *secrets: str) -> DeliveryFailure:
+        crowded = self._working and stop.phase in (Phase.CONNECT, Phase.AUTH) and stop.code in _CROWDED
+        phase = Phase.FURTHER if crowded else stop.phase
+        return classify(phase, stop.code, stop.text, (*self._secrets, *secrets))
 
 
-def _size_limit(client: SMTP) -> int | None:
-    """Return the relay's limit in bytes (RFC 1870); none, 0 and nonsense are no limit."""
-    given = client.esmtp_extensions.get("size", "")
-    return int(given) or None if given.isascii() and given.isdigit() else None
+def _will_do(connection: _Connection, now: float) -> bool:
+    return (
+        connection.session.alive
+        and connection.messages < _MOST_MESSAGES
+        and now - connection.used_at <= _LONGEST_IDLE
+        and now - connection.opened_at <= _OLDEST
+    )
 
 
-async def _quit(client: SMTP) -> None:
-    """End a connection as the protocol wants it, without waiting for a relay that does not answer."""
-    with suppress(SMTPException, OSError):  # it is the end either way
-        await client.quit(timeout=_QUIT_TIMEOUT)
-    client.close()
+def _secrets(address: SmtpAddress) -> tuple[str, ...]:
+    """Return what a relay may quote of our signing in: the words themselves, and as they are on the wire."""
+    if address.user is None or address.password is None:
+        return ()
+    encoded = (auth_plain_encode(address.user, address.password), *auth_login_encode(address.user, address.password))
+    return (address.user, address.password, *(one.decode("ascii") for one in encoded))

@@ -1,21 +1,27 @@
-"""What a relay's answer, or its silence, means: one function from (phase, reply) to our failures (channels.md 1.5)."""
+"""What a relay's answer, or its silence, means: a table from (phase, reply) to our failures (channels.md 1.5)."""
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 
 from service.delivery import (
     AccountFailure,
     DeliveryFailure,
+    MessageTooLarge,
     PermanentFailure,
+    RecipientRefused,
+    SendingBlocked,
     TransientFailure,
     UnconfirmedFailure,
 )
 from service.privacy import scrub
 
-_ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})\b")
+_ENHANCED = re.compile(r"\s*[#\[(]?([245])(\.\d{1,3}\.\d{1,3})\b")
 _WAIT = re.compile(
-    r"\b(?:in|after|for|wait)\s+(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hours?)\b", re.IGNORECASE
+    r"\b(?:in|after|for|wait)\s+(?:about\s+|at\s+least\s+)?"
+    r"(?:(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hours?)|(\d\d):(\d\d):(\d\d))\b",
+    re.IGNORECASE,
 )
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _LONGEST_WAIT = 86400.0
@@ -25,62 +31,110 @@ class Phase(StrEnum):
     """How far a connection or a mail was. The words are part of the reason a person reads."""
 
     CONNECT = "the mail relay cannot be reached"
+    FURTHER = "the mail relay takes no further connection"  # while others of ours work
     AUTH = "the mail relay did not let us sign in"
     MAIL = "the mail relay refused the sender"
     RCPT = "the mail relay refused the recipient"
-    DATA = "the mail relay refused the message"
+    DATA = "the mail relay refused to take the message"
+    CONTENT = "the mail relay refused the message"
 
 
-# RFC 4954: about signing in and encryption, whichever command they answer. 454 is that only until RCPT.
-_ACCOUNT_CODES = frozenset({530, 534, 535, 538})
-_ACCOUNT_CODES_AT_MAIL = _ACCOUNT_CODES | {454}
-_ACCOUNT_DETAILS = frozenset({"5.7.30"})  # basic authentication is switched off
-_ACCOUNT_DETAILS_AT_MAIL = _ACCOUNT_DETAILS | {"5.1.7", "5.1.8", "5.7.1", "5.7.60"}  # our own sender will not do
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row: it fits when all of `reply` ("550 5.1.1", or "550" where there is no enhanced code) and its words do."""
+
+    failure: type[TransientFailure] | type[PermanentFailure]
+    reply: str
+    phases: frozenset[Phase] = frozenset(Phase)
+    words: re.Pattern[str] | None = None
+
+
+_OPENING = frozenset({Phase.CONNECT, Phase.AUTH})
+_AUTH, _MAIL, _RCPT = (frozenset({phase}) for phase in (Phase.AUTH, Phase.MAIL, Phase.RCPT))
+_GREYLISTED = re.compile(r"gr[ae]y.?list", re.IGNORECASE)
+_BAD_NAME = re.compile(
+    r"\b(block(ed|s)? (using|by|due|list)|(black|block|deny).?list|listed (at|in|by)|[dr]?n?s?bl\b|spam|banned|abuse|"
+    r"unsolicited|reputation)",
+    re.IGNORECASE,
+)
+_POLICY = re.compile(
+    rf"{_BAD_NAME.pattern}|\b(relay|policy|blocked|dmarc|dkim|spf|not (permitted|allowed|authori[sz]ed))", re.IGNORECASE
+)
+
+RULES: tuple[Rule, ...] = (
+    # Our account. RFC 4954: sign in first, or otherwise. 5.7.30: signing in with a password is switched off.
+    Rule(AccountFailure, r"53[0458]( .*)?"),
+    Rule(AccountFailure, r"5.. 5\.7\.(8|9|11|30)"),
+    # Our sender's address: bad, not ours to use (5.7.60, 5.2.252 and Postfix's 553 5.7.1, which it gives at RCPT).
+    Rule(AccountFailure, r"5.. 5\.(1\.7|1\.8|7\.60|2\.252)|553 5\.7\.1"),
+    Rule(AccountFailure, r"5.. 5\.(1\.90|4\.5)"),  # what we may send in a day is used up (Microsoft, Google)
+    Rule(AccountFailure, r".*", _AUTH),
+    # What we send. RFC 7372, Google and Microsoft: the mail's authentication, our address's name and its standing;
+    # these are never greylisting, so they mean the same with a 4.
+    Rule(SendingBlocked, r"[45].. [45]\.7\.([2-4]\d|[5-7]\d\d)"),
+    Rule(SendingBlocked, r"5.. 5\.7\..*|554"),
+    Rule(SendingBlocked, r"5..", words=_POLICY),
+    # For now. A 4.7.0 or 4.7.1 is greylisting or throttling, unless its words are about our standing.
+    Rule(TransientFailure, r"4.*", words=_GREYLISTED),
+    Rule(SendingBlocked, r"4..( 4\.7\..*)?", words=_BAD_NAME),
+    Rule(AccountFailure, r".*", frozenset({Phase.CONNECT})),
+    Rule(AccountFailure, r"454( 4\.7\..*)?", _MAIL),  # RFC 4954, RFC 3207: signing in or TLS does not work just now
+    Rule(TransientFailure, r"4.*"),
+    # This mail. Before the recipient is named, only its size is the mail's own: the next would be refused as well.
+    Rule(MessageTooLarge, r"5.. 5\.(3\.4|2\.3)|552"),
+    Rule(AccountFailure, r"5.*", _MAIL),
+    Rule(RecipientRefused, r"5.. 5\.1\.(1|2|3|6|10)"),
+    Rule(RecipientRefused, r"5.. 5\.(1\.\d+|4\.[14])|550 5\.5\.0|55[013]", _RCPT),  # 5.4.1, 5.5.0: Microsoft's
+    Rule(PermanentFailure, r"5.*"),  # a full or closed mailbox (5.2.x) too: another day it may take a mail
+)
 
 
 def classify(phase: Phase, code: int | None, text: str, secrets: Iterable[str] = ()) -> DeliveryFailure:
-    """Return the failure for a reply `code text` in `phase`; a code outside 400-599 (or None) is a lost connection.
+    """Return the failure for a reply `code text` in `phase`; a code outside 400-599 (or None) is no answer.
 
-    A broken connection in `DATA` is unconfirmed: the client cannot tell whether the content had been handed over.
+    No answer to the content is unconfirmed; to anything before it, nothing was accepted.
     """
-    refused = code is not None and 400 <= code <= 599  # noqa: PLR2004
-    reason = _reason(phase, code if refused else None, text, secrets)
-    wait = parse_wait(text) if refused else None
-    if phase in (Phase.CONNECT, Phase.AUTH):
-        return AccountFailure(reason, retry_after=wait)
-    if code is None or not refused:
-        return UnconfirmedFailure(reason) if phase is Phase.DATA else TransientFailure(reason)
-    if _is_ours(phase, code, text):
-        return AccountFailure(reason, retry_after=wait)
-    if code < 500:  # noqa: PLR2004
-        return TransientFailure(reason, retry_after=wait)
-    return PermanentFailure(reason)
-
-
-def _is_ours(phase: Phase, code: int, text: str) -> bool:
-    """Return whether the reply is about our account or sender rather than this mail."""
-    found = _ENHANCED.match(text)
-    detail = found[1] if found else ""
-    if phase is Phase.MAIL:
-        return code in _ACCOUNT_CODES_AT_MAIL or detail in _ACCOUNT_DETAILS_AT_MAIL
-    return code in _ACCOUNT_CODES or detail in _ACCOUNT_DETAILS
-
-
-def _reason(phase: Phase, code: int | None, text: str, secrets: Iterable[str]) -> str:
-    if code is not None:
-        return f"{phase}: {code} {clean(text, secrets)}"
     said = clean(text, secrets)
-    if phase is Phase.DATA:
-        return f"the mail relay's answer to the message was lost: {said}"
-    if phase in (Phase.CONNECT, Phase.AUTH):
-        return f"{phase}: {said}"
-    return f"the connection to the mail relay broke: {said}"
+    if code is None or not 400 <= code <= 599:  # noqa: PLR2004
+        return _unanswered(phase, said)
+    failure, reason = _judge(phase, code, said), f"{phase}: {code} {said}".rstrip()
+    if issubclass(failure, TransientFailure):
+        return failure(reason, retry_after=parse_wait(text))
+    return failure(reason)
+
+
+def _judge(phase: Phase, code: int, text: str) -> type[TransientFailure] | type[PermanentFailure]:
+    """Return what the first rule that fits says; an enhanced code that says nothing (5.0.0) is left out."""
+    found = _ENHANCED.match(text)
+    detail = found[1] + found[2] if found and found[1] == str(code)[0] and found[2] != ".0.0" else ""
+    reply = f"{code} {detail}".rstrip()
+    return next(
+        rule.failure
+        for rule in RULES
+        if phase in rule.phases and re.fullmatch(rule.reply, reply) and (not rule.words or rule.words.search(text))
+    )
+
+
+def _unanswered(phase: Phase, said: str) -> DeliveryFailure:
+    if phase is Phase.CONTENT:
+        return UnconfirmedFailure(f"the mail relay's answer to the message was lost: {said}")
+    if phase in _OPENING or phase is Phase.FURTHER:
+        return AccountFailure(f"{phase}: {said}")
+    return TransientFailure(f"the connection to the mail relay broke: {said}")
 
 
 def parse_wait(text: str) -> float | None:
     """Return the seconds a relay asks us to wait ("try again in 5 minutes"), at most a day; None when it names none."""
     found = _WAIT.search(text)
-    return min(float(found[1]) * _UNITS[found[2][0].lower()], _LONGEST_WAIT) if found else None
+    if found is None:
+        return None
+    count, unit, *clock = found.groups()
+    seconds = (
+        float(count) * _UNITS[unit[0].lower()]
+        if count
+        else sum(int(n) * s for n, s in zip(clock, (3600, 60, 1), strict=True))
+    )
+    return min(float(seconds), _LONGEST_WAIT)
 
 
 def clean(text: str, secrets: Iterable[str]) -> str:

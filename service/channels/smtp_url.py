@@ -52,7 +52,7 @@ def parse_smtp_url(url: str) -> SmtpAddress:
         raise ValueError(f"nothing may follow the port; {_ENCODE}")
     security, usual_port = _SCHEMES[parts.scheme]
     host = _host(parts)
-    if security is Security.PLAIN and not _is_near(host):
+    if security is Security.PLAIN and not is_near(host):
         raise ValueError("smtp+insecure:// is only for localhost and loopback or private IP addresses")
     if port == 0:
         raise ValueError("its port must be 1 to 65535")
@@ -67,7 +67,8 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def _is_near(host: str) -> bool:
+def is_near(host: str) -> bool:
+    """Return whether it is this machine or an address in a private network."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -4,13 +4,22 @@ import base64
 import re
 from collections import deque
 
-from service.delivery import AccountFailure, Clock, TransientFailure
+from service.delivery import (
+    AccountFailure,
+    Clock,
+    DeliveryFailure,
+    PermanentFailure,
+    TransientFailure,
+    UnconfirmedFailure,
+)
 from service.dintero.reading import document, members, seconds, text
 from service.dintero.shared import Fetched, Shared
 from service.dintero.wire import DOCUMENT_LIMIT, Answer, AnswerLost, Place, Wire, place
 from service.privacy import scrub
 
 UNAUTHORIZED, FORBIDDEN, REQUEST_TIMEOUT, TOO_MANY = 401, 403, 408, 429
+
+_ACCOUNTS = (UNAUTHORIZED, FORBIDDEN, TOO_MANY)  # our account is at fault, not what was asked for
 
 _LONGEST_MARGIN = 600.0  # seconds before its end that a token is no longer used
 _WITHOUT_EXPIRY = 60.0  # seconds that a token is kept whose end was not given
@@ -34,8 +43,8 @@ class Access:
     ) -> None:
         """Raise `ValueError` when one of the two URLs is none."""
         self._wire = wire
-        self._account = f"{api_url.rstrip('/')}/accounts/{account_id}"
-        self._token_place = place(f"{self._account}/auth/token")
+        self.account_url = f"{api_url.rstrip('/')}/accounts/{account_id}"
+        self._token_place = place(f"{self.account_url}/auth/token")
         self._origins = {place(checkout_url).origin, self._token_place.origin}
         self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         # What may never show in a reason: the last tokens too, for an answer to an old one may quote it.
@@ -78,18 +87,32 @@ class Access:
             self._token.forget(token)
         return answer
 
-    def reason(self, answer: Answer, doing: str) -> str:
+    def reason(self, answer: Answer, doing: str, *secrets: str) -> str:
         """Return one line on an answer that is not what was hoped for, with the provider's own words, scrubbed."""
         said = _said(answer.body)
         words = f"Dintero answered {answer.status} when {doing}" + (f": {said}" if said else "")
-        return scrub(words, (*self._secrets, *self._tokens))
+        return scrub(words, (*self._secrets, *self._tokens, *secrets))
 
     def refused(self, answer: Answer, doing: str) -> TransientFailure:
-        """Return what an answer that refuses to tell something means: our account is at fault, or come again."""
+        """Return what an answer that refuses to tell something means: our account is at fault, or come again.
+
+        Too many requests are the account's: all that it asks waits, and not only who happened to hear of it.
+        """
         words = self.reason(answer, doing)
-        if answer.status in (UNAUTHORIZED, FORBIDDEN):
+        if answer.status in _ACCOUNTS:
             return AccountFailure(words, retry_after=answer.retry_after)
         return TransientFailure(words, retry_after=answer.retry_after)
+
+    def effect_refused(self, answer: Answer, doing: str, *secrets: str) -> DeliveryFailure:
+        """Return what an answer other than a success means for an effect that was asked for."""
+        words = self.reason(answer, doing, *secrets)
+        if answer.status in _ACCOUNTS:
+            return AccountFailure(words, retry_after=answer.retry_after)
+        if answer.status in range(300, 400):
+            return TransientFailure(words, retry_after=answer.retry_after)
+        if answer.status in range(400, 500) and answer.status != REQUEST_TIMEOUT:
+            return PermanentFailure(words)
+        return UnconfirmedFailure(words)  # a 5xx may come after the effect
 
     async def aclose(self) -> None:
         """Stop fetching."""
@@ -98,7 +121,7 @@ class Access:
     async def _fetch_token(self) -> Fetched[str]:
         answer = await self._ask_for_token()
         if not is_success(answer.status):
-            ours = not is_for_now(answer.status)
+            ours = answer.status == TOO_MANY or not is_for_now(answer.status)
             failure = AccountFailure if ours else TransientFailure
             raise failure(self.reason(answer, _FETCHING), retry_after=answer.retry_after)
         given = members(parsed(answer, _FETCHING))
@@ -110,7 +133,7 @@ class Access:
 
     async def _ask_for_token(self) -> Answer:
         headers = {"Authorization": f"Basic {self._basic}"}
-        body = {"grant_type": "client_credentials", "audience": self._account}
+        body = {"grant_type": "client_credentials", "audience": self.account_url}
         try:
             return await self._wire.exchange("POST", self._token_place, doing=_FETCHING, headers=headers, json=body)
         except AnswerLost as exc:

@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus, unquote_to_bytes, urlsplit
 
 import idna
 
-from service.delivery import Arrival, CallbackRequest, Forged, Stale, Unusable
+from service.delivery import Arrival, CallbackRequest, Forged, Stale, Unrecorded, Unusable
 from service.dintero.reading import identifier
 
 CALLBACK_PATH = "/callback"
@@ -91,8 +91,8 @@ class Authenticator:
             (signed_host(url), signed_path(urlsplit(url).path.rstrip("/") + CALLBACK_PATH)) for url in public_urls
         )
 
-    def arrival(self, request: CallbackRequest, now: datetime) -> Arrival | None:
-        """Return what is recorded of an authentic callback; None when it reports an error and has no transaction.
+    def arrival(self, request: CallbackRequest, now: datetime) -> Arrival | Unrecorded:
+        """Return what is recorded of an authentic callback, or that it reports an error without a transaction.
 
         Raises `Forged`, then `Stale`, then `Unusable`, in this order.
         """
@@ -101,7 +101,7 @@ class Authenticator:
             self._check_age(self._signed_at(request, canonical_query(pairs)), now)
         values = {name: {v for n, v in pairs if n == name and v} for name in ("transaction_id", "error", "event")}
         if not values["transaction_id"] and values["error"]:
-            return None
+            return Unrecorded.ERROR_REPORT
         found = [identifier(value) for value in values["transaction_id"]]
         if len(found) != 1 or found[0] is None:
             raise Unusable("no_usable_id")

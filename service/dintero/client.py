@@ -1,43 +1,38 @@
 """The payment provider as the core knows it: `Payments`, over HTTP."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from urllib.parse import quote
+from datetime import datetime
 
 from service.delivery import (
-    AccountFailure,
     CaptureAnswer,
     CaptureRequest,
     ChannelDefault,
     Clock,
     PermanentFailure,
     Resolution,
+    Subscription,
     Transaction,
     TransientFailure,
-    UnconfirmedFailure,
 )
-from service.dintero.access import FORBIDDEN, REQUEST_TIMEOUT, TOO_MANY, UNAUTHORIZED, Access, is_success, parsed
+from service.dintero.access import FORBIDDEN, Access, is_success, parsed
+from service.dintero.effects import Effects
 from service.dintero.files import Files
+from service.dintero.listing import Listing
 from service.dintero.ownership import Ownership
 from service.dintero.reading import identifier, members
+from service.dintero.subscriptions import Hooks
 from service.dintero.transaction import parse_transaction
-from service.dintero.wire import Answer, AnswerLost, Timeouts, Wire, open_wire, place
+from service.dintero.wire import Answer, Timeouts, Wire, open_wire, place, segment
 
-CAPTURE_TIMEOUT = 60.0
-"""Seconds after a capture was begun from which a read shows whether it took effect; our own time-out is shorter."""
-
-_OK = 200
-_ACCEPTED = 202
 _NOT_FOUND = 404
 _REFUSED_BY_US = (400, 401)  # what web/ answers to a call without a signature, or without an id
 _UNKNOWN_TO_US = (FORBIDDEN, _NOT_FOUND)
 _READING = "reading the transaction"
-_CAPTURING = "capturing"
 
 
 class Dintero:
-    """Implements `service.delivery.Payments`."""
+    """Implements `service.delivery.Payments` and `service.delivery.Subscriptions`."""
 
     def __init__(
         self,
@@ -55,13 +50,16 @@ class Dintero:
         self._access = access
         self._ownership = ownership
         self._files = files
+        self._effects = Effects(access, clock, checkout_url=checkout_url)
+        self._listing = Listing(access, clock, checkout_url=checkout_url)
+        self._hooks = Hooks(access, account_url=access.account_url)
         self._clock = clock
         self._account_id = account_id
         self._checkout_url = checkout_url
 
     async def read(self, transaction_id: str) -> Transaction:
         """Return the transaction with its session; see `Payments`."""
-        at = place(f"{self._checkout_url}/transactions/{_segment(transaction_id)}?includes=session")
+        at = place(f"{self._checkout_url}/transactions/{segment(transaction_id)}?includes=session")
         read_at = self._clock.now()
         answer = await self._access.exchange("GET", at, doing=_READING)
         if not is_success(answer.status):
@@ -84,21 +82,33 @@ class Dintero:
         return await self._files.fetch(url)
 
     async def capture(self, request: CaptureRequest) -> CaptureAnswer:
-        """Capture; see `Payments`. Whatever leaves open whether it took effect is an `UnconfirmedFailure`."""
-        at = place(f"{self._checkout_url}/transactions/{_segment(request.transaction_id)}/capture")
-        try:
-            # One bound around all of it, also a second try after a 401: CAPTURE_TIMEOUT rests on it.
-            async with asyncio.timeout(CAPTURE_TIMEOUT - 10):
-                answer = await self._access.exchange("POST", at, doing=_CAPTURING, json=_capture_body(request))
-        except AnswerLost as exc:
-            raise UnconfirmedFailure(exc.reason) from exc
-        except TimeoutError as exc:
-            raise UnconfirmedFailure(f"Dintero did not answer in time when {_CAPTURING}") from exc
-        return self._captured(request, answer)
+        """Capture; see `Payments` and `Effects`."""
+        return await self._effects.capture(request)
+
+    async def void(self, transaction_id: str) -> Transaction:
+        """Void; see `Payments` and `Effects`."""
+        return await self._effects.void(transaction_id)
+
+    async def list_created(
+        self, since: datetime, until: datetime | None = None, *, after: str | None = None
+    ) -> tuple[Transaction, ...]:
+        """Return a page of transactions; see `Payments` and `Listing`."""
+        return await self._listing.created(since, until, after)
+
+    async def subscriptions(self) -> tuple[Subscription, ...]:
+        """Return the account's webhooks; see `Subscriptions`."""
+        return await self._hooks.subscriptions()
+
+    async def subscribe(self, url: str, secret: str, events: Sequence[str]) -> Subscription:
+        """Create a webhook; see `Subscriptions`."""
+        return await self._hooks.subscribe(url, secret, events)
 
     async def check(self) -> str:
-        """Fetch a token for real and return a line on it; raises as `read` does."""
-        await self._access.token()
+        """Read for real as our client, and return a line on it; raises as `read` does.
+
+        A token alone would say little: one is kept for hours, and its client may have lost the right to read.
+        """
+        await self._listing.look()
         return f"the client credentials are accepted for {self._account_id}"
 
     async def reach(self, url: str) -> str:
@@ -116,7 +126,7 @@ class Dintero:
     async def _session(self, session_id: str) -> object:
         """Return the session; None when these credentials do not see it."""
         doing = "reading the session"
-        at = place(f"{self._checkout_url}/sessions/{_segment(session_id)}")
+        at = place(f"{self._checkout_url}/sessions/{segment(session_id)}")
         answer = await self._access.exchange("GET", at, doing=doing)
         if is_success(answer.status):
             return parsed(answer, doing)
@@ -131,29 +141,6 @@ class Dintero:
             # Another account's transaction says nothing of ours, and may not hold up all others.
             return TransientFailure(self._access.reason(answer, _READING), retry_after=answer.retry_after)
         return self._access.refused(answer, _READING)
-
-    def _captured(self, request: CaptureRequest, answer: Answer) -> CaptureAnswer:
-        if answer.status == _ACCEPTED and answer.event_request_id:
-            return CaptureAnswer(event_request_id=answer.event_request_id)
-        if answer.status == _OK:
-            return CaptureAnswer(transaction=self._shown(request, answer))
-        reason = self._access.reason(answer, _CAPTURING)
-        if answer.status in (UNAUTHORIZED, FORBIDDEN):
-            raise AccountFailure(reason, retry_after=answer.retry_after)
-        if answer.status == TOO_MANY or answer.status in range(300, 400):
-            raise TransientFailure(reason, retry_after=answer.retry_after)
-        if answer.status in range(400, 500) and answer.status != REQUEST_TIMEOUT:
-            raise PermanentFailure(reason)
-        raise UnconfirmedFailure(reason)  # a 5xx may come after the effect
-
-    def _shown(self, request: CaptureRequest, answer: Answer) -> Transaction:
-        try:
-            transaction = parse_transaction(parsed(answer, _CAPTURING), read_at=self._clock.now())
-        except TransientFailure as exc:
-            raise UnconfirmedFailure(exc.reason) from exc
-        if transaction.id != request.transaction_id:
-            raise UnconfirmedFailure("Dintero answered with another transaction when capturing")
-        return transaction
 
 
 @asynccontextmanager
@@ -196,17 +183,3 @@ async def open_dintero(
             account_id=account_id,
             checkout_url=checkout,
         )
-
-
-def _segment(identity: str) -> str:
-    """Return an id as one segment of a path; raises `PermanentFailure` for what a server would take for a way up."""
-    if not identity.strip("."):
-        raise PermanentFailure("not an id")
-    return quote(identity, safe="")
-
-
-def _capture_body(request: CaptureRequest) -> dict[str, object]:
-    body: dict[str, object] = {"amount": request.amount, "capture_reference": request.reference}
-    if request.lines:
-        body["items"] = [{"line_id": line.line_id, "amount": line.amount} for line in request.lines]
-    return body

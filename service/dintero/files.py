@@ -3,7 +3,7 @@
 import ipaddress
 
 from service.delivery import BadDocument, PermanentFailure, TransientFailure
-from service.dintero.access import Access, is_for_now, is_success
+from service.dintero.access import TOO_MANY, Access, is_for_now, is_success
 from service.dintero.reading import document, members
 from service.dintero.wire import Answer, Place, TooLarge, Unreachable, place
 
@@ -66,6 +66,9 @@ class Files:
             raise TransientFailure(exc.reason) from exc
         if is_success(answer.status) or answer.status in _REDIRECTS:
             return answer
+        if self._access.owns(at) and answer.status == TOO_MANY:
+            raise self._access.refused(answer, _DOING)
+        # A 401 or 403 tells of this file only: the transaction was read a moment ago with the same token.
         reason = self._access.reason(answer, _DOING) if self._access.owns(at) else _reason(at, answer)
         if is_for_now(answer.status):
             raise TransientFailure(reason, retry_after=answer.retry_after)

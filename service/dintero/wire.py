@@ -1,27 +1,40 @@
-"""HTTP itself: one pooled client, places and answers as values. The one module of this package that knows httpx2."""
+"""HTTP itself: places, requests and answers as values. The one module of this package that knows httpx2.
+
+A URL is read by httpx2, and goes over httpcore2, on which it stands, in the same parts.
+"""
 
 import asyncio
 import ipaddress
+import json as jsons
 import re
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.parse import quote
 
+import httpcore2 as httpcore
 import httpx2 as httpx
 
-from service.delivery import AccountFailure, Clock, TransientFailure
+from service.delivery import AccountFailure, Clock, PermanentFailure, TransientFailure
+from service.dintero.connections import Connections
 from service.dintero.reading import seconds
 from service.privacy import scrub
 
 DOCUMENT_LIMIT = 8 * 1024 * 1024
 """The most bytes of a JSON answer that are read."""
 
+_ANY_HEADER = 32  # zlib's word for gzip's header or its own, whichever there is
 _PORTS = {"http": 80, "https": 443}
 # A name as resolvers take it. They would read other characters their own way: a backslash can hide where a name ends.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+
+# A URL that has one reading only, as most are that we make ourselves: it need not be parsed the long way.
+_PLAIN = re.compile(
+    r"(https?)://([a-z0-9.-]+)(?::([0-9]{1,5}))?((?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+(?:\?[A-Za-z0-9=&._~-]+)?)"
+)
 
 
 class Unreachable(AccountFailure):
@@ -50,10 +63,11 @@ class Timeouts:
 class Place:
     """Where a request goes, as the client that connects understands the URL, so that a check sees what it sees."""
 
-    url: httpx.URL
     scheme: str
     host: str  # lower case, punycode
     port: int
+    netloc: str  # host and port as a Host header has them
+    target: str  # path and query, encoded
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -63,7 +77,7 @@ class Place:
     def at(self, reference: str) -> "Place":
         """Return the place that a link in an answer from here means; raises `ValueError`."""
         try:
-            return _place(self.url.join(reference))
+            return _place(httpx.URL(f"{self.scheme}://{self.netloc}{self.target}").join(reference))
         except httpx.InvalidURL as exc:
             raise ValueError("not a URL") from exc
 
@@ -82,18 +96,31 @@ class Answer:
 
 def place(url: str) -> Place:
     """Return where an absolute URL leads; raises `ValueError` unless it is http(s) without a user name in it."""
+    if plain := _PLAIN.fullmatch(url):
+        return _plain_place(*plain.groups())
     try:
         return _place(httpx.URL(url))
     except httpx.InvalidURL as exc:
         raise ValueError("not a URL") from exc
 
 
+def segment(identity: str) -> str:
+    """Return an id as one segment of a path; raises `PermanentFailure` for what a server would take for a way up."""
+    if not identity.strip("."):
+        raise PermanentFailure("not an id")
+    return quote(identity, safe="")
+
+
 class Wire:
     """Sends one request and reads its answer."""
 
-    def __init__(self, client: httpx.AsyncClient, clock: Clock, timeouts: Timeouts) -> None:
-        self._client = client
+    def __init__(
+        self, connections: Connections, clock: Clock, timeouts: Timeouts, *, headers: Mapping[str, str]
+    ) -> None:
+        """`headers` go with every request."""
+        self._connections = connections
         self._clock = clock
+        self._headers = headers
         self.timeouts = timeouts
 
     async def exchange(
@@ -109,30 +136,45 @@ class Wire:
     ) -> Answer:
         """Return the answer, whatever its status; redirects are not followed. `doing` completes "when ...".
 
-        Raises `Unreachable`, `TooLarge` (over `limit` bytes), `AnswerLost`, and `TransientFailure` when the request
-        did not get its turn.
+        Raises `Unreachable`, `TooLarge` (over `limit` bytes) and `AnswerLost`.
         """
+        request = self._request(method, to, headers, json)
         try:
-            async with asyncio.timeout(self.timeouts.whole if whole is None else whole):
-                request = self._client.build_request(method, to.url, headers=headers, json=json)
-                response = await self._client.send(request, stream=True)
+            async with (
+                asyncio.timeout(self.timeouts.whole if whole is None else whole),
+                self._connections.to(request.url, to.origin) as connection,
+            ):
+                response = await connection.handle_async_request(request)
                 try:
-                    return self._answer(response, await _body(response, limit, doing))
+                    given = _headers(response)
+                    return self._answer(response.status, given, await _body(response, given, limit, doing))
                 finally:
                     await response.aclose()
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
             raise Unreachable(f"{to.host} cannot be reached when {doing}: {_words(exc)}") from exc
-        except httpx.PoolTimeout as exc:
-            raise TransientFailure(f"no free connection to {to.host} when {doing}") from exc
-        except (httpx.TimeoutException, TimeoutError) as exc:
+        except (httpcore.TimeoutException, TimeoutError) as exc:
             raise AnswerLost(f"{to.host} did not answer in time when {doing}") from exc
-        except httpx.HTTPError as exc:
+        except (httpcore.NetworkError, httpcore.ProtocolError, zlib.error) as exc:
             raise AnswerLost(f"the connection to {to.host} broke when {doing} ({type(exc).__name__})") from exc
 
-    def _answer(self, response: httpx.Response, body: bytes) -> Answer:
-        headers = response.headers
+    def _request(self, method: str, to: Place, headers: Mapping[str, str], json: object) -> httpcore.Request:
+        sent = {"Host": to.netloc, **self._headers, **headers}
+        content = None
+        if json is not None:
+            content = jsons.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+            sent |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        read = self.timeouts.read
+        return httpcore.Request(
+            method,
+            httpcore.URL(scheme=to.scheme, host=to.host, port=to.port, target=to.target),
+            headers=list(sent.items()),
+            content=content,
+            extensions={"timeout": {"connect": self.timeouts.connect, "read": read, "write": read}},
+        )
+
+    def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         return Answer(
-            status=response.status_code,
+            status=status,
             body=body,
             content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
             location=headers.get("location"),
@@ -143,45 +185,67 @@ class Wire:
 
 @asynccontextmanager
 async def open_wire(*, clock: Clock, version: str, timeouts: Timeouts) -> AsyncIterator[Wire]:
-    """Open the pooled client; nothing of the environment (proxies, netrc) is used, and no cookie is kept."""
-    async with httpx.AsyncClient(
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=50, keepalive_expiry=30.0),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        headers={
-            "User-Agent": f"merchant-delivery/{version}",
-            "Accept": "application/json, application/pdf",
-            "Accept-Encoding": "identity",  # a limit in bytes then means the same on the wire and in memory
-            "Dintero-System-Name": "merchant-delivery",
-            "Dintero-System-Version": version,
-        },
-    ) as client:
-        yield Wire(client, clock, timeouts)
+    """Open the wire; nothing of the environment (proxies, netrc) is used, and no cookie is kept."""
+    connections = Connections(clock, httpx.create_ssl_context(trust_env=False))
+    headers = {
+        "User-Agent": f"merchant-delivery/{version}",
+        "Accept": "application/json, application/pdf",
+        "Accept-Encoding": "identity",  # a limit in bytes then means the same on the wire and in memory
+        "Dintero-System-Name": "merchant-delivery",
+        "Dintero-System-Version": version,
+    }
+    try:
+        yield Wire(connections, clock, timeouts, headers=headers)
+    finally:
+        await connections.aclose()
 
 
-async def _body(response: httpx.Response, limit: int, doing: str) -> bytes:
-    announced = response.headers.get("content-length", "")
+def _headers(response: httpcore.Response) -> dict[str, str]:
+    """Return the headers by their names in lower case."""
+    return {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
+
+
+async def _body(response: httpcore.Response, headers: Mapping[str, str], limit: int, doing: str) -> bytes:
+    announced = headers.get("content-length", "")
     too_large = TooLarge(f"the answer is larger than {limit} bytes when {doing}")
     if announced.isdecimal() and int(announced) > limit:
         raise too_large
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.aiter_stream():
         body += chunk
         if len(body) > limit:
             raise too_large
-    return bytes(body)
+    if headers.get("content-encoding", "identity").lower() == "identity":
+        return bytes(body)
+    # Not what was asked for, but some gateways do it to everybody.
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | _ANY_HEADER)
+    plain = unpacking.decompress(body, limit + 1)
+    if len(plain) > limit:
+        raise too_large
+    if not unpacking.eof:
+        raise zlib.error("cut short")
+    return plain
+
+
+def _plain_place(scheme: str, host: str, port: str | None, target: str) -> Place:
+    return _checked(scheme, host, None if port is None else int(port), host, target)
 
 
 def _place(url: httpx.URL) -> Place:
-    host = url.raw_host.decode("ascii").lower()
-    if url.scheme not in _PORTS or not host or url.userinfo:
+    if url.scheme not in _PORTS or url.userinfo:
         raise ValueError("not an http(s) URL without a user name")
-    port = _PORTS[url.scheme] if url.port is None else url.port
+    host = url.raw_host.decode("ascii").lower()
+    shown = f"[{host}]" if ":" in host else host
+    return _checked(url.scheme, host, url.port, shown, url.raw_path.decode("ascii"))
+
+
+def _checked(scheme: str, host: str, port: int | None, shown: str, target: str) -> Place:
+    usual = _PORTS[scheme]
+    port = usual if port is None else port
     if port not in range(1, 65536) or not (_NAME.fullmatch(host) or _is_ipv6(host)):
         raise ValueError("no such host or port")
-    return Place(url=url, scheme=url.scheme, host=host, port=port)
+    netloc = shown if port == usual else f"{shown}:{port}"
+    return Place(scheme=scheme, host=host, port=port, netloc=netloc, target=target)
 
 
 def _is_ipv6(host: str) -> bool:

@@ -18,6 +18,7 @@ from service.render.errors import TemplateError
 from service.render.languages import Language, language_of, read_languages
 from service.render.samples import BARE, FULL, HERE, THERE
 from service.render.text import clean, file_name, greeting_name
+from service.render.version import version_of
 from service.render.view import brand_view, invoice_view
 from service.template_files import language_tag, template_folders
 
@@ -86,6 +87,7 @@ class TemplateRenderer:
         self._brand = brand_view(brand)
         self._images = (Image(cid=self._brand.logo.cid, content=brand.logo),) if brand.logo and self._brand.logo else ()
         self._templates = self._compile(_environment(folders))
+        self._version = version_of(folders, brand, f"{fallback} {timezone.key}")
         self._currencies = frozenset(list_currencies()) - {"XXX", "XTS"}
         self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
 
@@ -159,6 +161,7 @@ class TemplateRenderer:
             html=self._inliner.inline(html) if html is not None else None,
             images=self._images if html is not None else (),
             document_name=document,
+            template_version=self._version,
         )
 
     def _part(self, folder: str, part: str, view: Mapping[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from service.clock import SystemClock
 from service.serving import listen, origin, serving
 from service.simulator.api import Running, open_provider
 from service.simulator.callbacks import Attempt
+from service.simulator.faults import Faults
 from service.simulator.keys import Account
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.pages import site
@@ -52,13 +53,15 @@ async def run_demo(
         return 1
     with closing(sock), _signals() as stop, tempfile.TemporaryDirectory(prefix="merchant-delivery-") as folder:
         clock, url, random = SystemClock(), origin(sock), Random()  # noqa: S311  what is sold in a demo
+        faults, login = Faults(random), ("shop", token_urlsafe(12))
         async with (
-            open_mail_server(MailServer(clock=clock, random=random)) as mail,
+            open_mail_server(MailServer(clock=clock, random=random, credentials=login, faults=faults)) as mail,
             open_provider(
                 clock=clock,
                 account=Account(client_id=token_urlsafe(12), client_secret=token_urlsafe(24)),
                 seed=random.getrandbits(64),
                 seller=SHOP,
+                faults=faults,
             ) as running,
         ):
             running.provider.keys.signature_secret = token_urlsafe(32)
@@ -174,7 +177,8 @@ def _listen_in(stage: Stage) -> None:
             (number_of(t) for t in provider.transactions.values() if f"transaction_id={t['id']}&" in attempt.url), ""
         )
         answer = attempt.error if attempt.status is None else f"the service answered {attempt.status}"
-        stage.told(number, f"callback signed and sent: {answer}")
+        what = "callback signed and sent" if attempt.number else "a stranger sent a callback"
+        stage.told(number, f"{what}: {answer}")
 
     def captured(seen: CaptureSeen) -> None:
         stage.told(number_of(provider.transaction(seen.transaction_id)), "captured: the collection has begun")

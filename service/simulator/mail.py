@@ -11,7 +11,9 @@ from random import Random
 import structlog
 
 from service.delivery import Clock
-from service.simulator.script import NEVER, Behaviour, Phase, Script
+from service.simulator.deeds import NEVER, Behaviour, Phase
+from service.simulator.faults import Faults
+from service.simulator.script import Script
 
 __all__ = ["NEVER", "Behaviour", "Mail", "MailServer", "Phase", "Script", "open_mail_server"]
 
@@ -41,7 +43,7 @@ class MailServer:
     """The server as tests see it: where it is, what it took, what it counted, and how it behaves.
 
     `credentials` (user, password) makes it offer and demand AUTH. `connections` counts them, `transactions` the MAIL
-    commands that it accepted.
+    commands that it accepted. `faults` may be shared with the provider.
     """
 
     clock: Clock
@@ -53,7 +55,7 @@ class MailServer:
     max_recipients: int = 100
     credentials: tuple[str, str] | None = None
     arrived: Callable[[Mail], None] = _unseen
-    script: Script = field(default_factory=Script)
+    faults: Faults = field(default_factory=lambda: Faults(Random(0)))  # noqa: S311  what goes wrong in a simulation
     inbox: list[Mail] = field(default_factory=list)
     connections: int = 0
     transactions: int = 0
@@ -64,6 +66,11 @@ class MailServer:
         """The address for SMTP_URL."""
         login = ":".join(self.credentials) + "@" if self.credentials else ""
         return f"smtp+insecure://{login}{self.host}:{self.port}"
+
+    @property
+    def script(self) -> Script:
+        """What tests ask of it directly."""
+        return Script(self.faults)
 
     def refuse(self, recipient: str, reply: str, *, times: int | None = None) -> None:
         """Answer this at RCPT of one recipient."""
@@ -198,7 +205,7 @@ class _Conversation:
     async def _content(self, content: bytes) -> None:
         """Take the message or not, and reply; what is kept is in the inbox before the other side learns of it."""
         server, recipients = self._server, tuple(self._recipients)
-        behaviour = server.script.take(Phase.CONTENT, recipients)
+        behaviour = server.faults.take(Behaviour, Phase.CONTENT, *recipients)
         if behaviour is None and len(content) > server.size_limit:
             await self._say("552 5.3.4 Error: message file too big")
             return
@@ -227,7 +234,7 @@ class _Conversation:
 
     async def _reply(self, phase: Phase, usual: str, recipients: tuple[str, ...] = ()) -> bool:
         """Reply as the script says or as usual; return whether that was a yes."""
-        behaviour = self._server.script.take(phase, recipients) or Behaviour()
+        behaviour = self._server.faults.take(Behaviour, phase, *recipients) or Behaviour()
         return await self._behave(behaviour, behaviour.reply or usual, recipients)
 
     async def _behave(self, behaviour: Behaviour, reply: str, recipients: tuple[str, ...]) -> bool:

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Mount, Route
 
 from service.simulator.documents import Refusal
+from service.simulator.faults import GROUPS, KINDS, Fault
 from service.simulator.letters import Letter
 from service.simulator.sales import Buyer, Country
 from service.simulator.stage import COUNTRIES, SHOP, Stage, clock_time
@@ -56,14 +57,13 @@ class _Pages:
         return self._page("message.html", 404, title="Not found", text=f"There is no such {what}.")
 
     async def home(self, _: Request) -> Response:
-        return self._page("home.html", invoices=await self._stage.standings(), countries=COUNTRIES)
+        return self._page("home.html", invoices=await self._stage.standings(), countries=COUNTRIES, groups=GROUPS)
 
     async def invoices(self, _: Request) -> Response:
         return self._page("invoices.html", invoices=await self._stage.standings())
 
     async def create(self, request: Request) -> Response:
-        form = parse_qs((await request.body())[:_LONGEST_FORM].decode("utf-8", "replace"))
-        buyer, country, channel = (form.get(name, [""])[0] for name in ("buyer", "country", "channel"))
+        buyer, country, channel = await _form(request, "buyer", "country", "channel")
         if buyer not in get_args(Buyer) or country not in get_args(Country) or channel not in ("merchant", "kravia"):
             return self._page("message.html", 400, title="Not created", text="The form was not filled in as it can be.")
         self._stage.create(buyer, country, channel)  # type: ignore[arg-type]  # checked on the line above
@@ -82,6 +82,28 @@ class _Pages:
             return self._page("message.html", refusal.status, title="The provider refused", text=refusal.message)
         self._stage.told(str(transaction["metadata"].get("kravia:invoice_number", "")), what)
         return RedirectResponse("/", 303, headers=_SAFE)
+
+    async def faults(self, _: Request) -> Response:
+        return self._page("struck.html")
+
+    async def fault_on(self, request: Request) -> Response:
+        name, chance, count, where = await _form(request, "name", "chance", "count", "where")
+        try:
+            wanted = Fault(name=name, probability=int(chance) / 100, count=int(count) if count else None, where=where)
+            self._stage.faults.commit(wanted)
+        except (KeyError, ValueError):
+            return self._page("message.html", 400, title="Not done", text="The form was not filled in as it can be.")
+        self._stage.told("", f"{name}: switched on ({KINDS[name].about})")
+        return RedirectResponse("/#faults", 303, headers=_SAFE)
+
+    async def fault_off(self, request: Request) -> Response:
+        (name,) = await _form(request, "name")
+        if name:
+            self._stage.faults.stop(name)
+        else:
+            self._stage.faults.clear()
+        self._stage.told("", f"{name or 'all faults'}: switched off")
+        return RedirectResponse("/#faults", 303, headers=_SAFE)
 
     async def inbox(self, _: Request) -> Response:
         return self._page("inbox.html", letters=self._stage.letters[::-1])
@@ -146,6 +168,12 @@ class _Pages:
         return Response((_FOLDER / name).read_bytes(), media_type=_ASSETS[name], headers=_SAFE)
 
 
+async def _form(request: Request, *names: str) -> list[str]:
+    """Return the values of a form, empty where there is none."""
+    form = parse_qs((await request.body())[:_LONGEST_FORM].decode("utf-8", "replace"))
+    return [form.get(name, [""])[0].strip() for name in names]
+
+
 def _own(handler: Handler) -> Handler:
     """Let only this site's own pages act, not one that another site opened in the same browser."""
 
@@ -165,6 +193,9 @@ def site(stage: Stage) -> Starlette:
             Route("/", pages.home),
             Route("/demo/invoices", pages.invoices),
             Route("/demo/letters", pages.letters),
+            Route("/demo/faults", pages.faults),
+            Route("/demo/faults/on", _own(pages.fault_on), methods=["POST"]),
+            Route("/demo/faults/off", _own(pages.fault_off), methods=["POST"]),
             Route("/demo/create", _own(pages.create), methods=["POST"]),
             Route("/demo/pay/{transaction_id}", _own(pages.pay), methods=["POST"]),
             Route("/demo/void/{transaction_id}", _own(pages.void), methods=["POST"]),

@@ -1,6 +1,7 @@
 """The provider itself: sessions, transactions and files, and what may be done with them. No network here."""
 
 import copy
+import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from random import Random
 from typing import Any, Literal
 
 from service.delivery import Clock
+from service.simulator.deeds import Turn
 from service.simulator.documents import (
     Json,
     Personality,
@@ -20,12 +22,16 @@ from service.simulator.documents import (
     invalid,
     new_session,
     new_transaction,
+    request_id,
     short_id,
     unknown,
 )
+from service.simulator.faults import Faults
 from service.simulator.invoices import Invoice, draw, invoice_of
 from service.simulator.keys import Keys
+from service.simulator.notices import Notification
 from service.simulator.rules import channel_of, check_capture, check_order, check_payment, check_session, inside, page
+from service.simulator.webhooks import Webhooks
 
 FileWay = Literal["descriptor", "bytes", "redirect"]
 """How an invoice's URL answers; dintero-api.md section 7 (a), (b) and (c)."""
@@ -33,16 +39,6 @@ FileWay = Literal["descriptor", "bytes", "redirect"]
 GROUPED = "kravia.invoice_b2b_grouped"
 _OPEN = ("INITIATED", "ON_HOLD", "AUTHORIZED")
 _ERRORS = {"FAILED": "failed", "DECLINED": "authorization"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
-    """Something that the merchant's callback URL may want to hear of; its own options decide."""
-
-    session: Json
-    transaction: Json | None
-    event: Json | None = None  # None: the payment as a whole
-    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +58,24 @@ class Seen:
     path: str
     query: str
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How a capture was answered: with `request_id` it is only accepted, and carried out later."""
+
+    transaction: Json
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Later:
+    """A capture that was accepted and is carried out at a time; with `error` it then fails."""
+
+    at: datetime
+    seen: CaptureSeen
+    request_id: str
+    error: Json | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,18 +122,28 @@ class Provider:
     checkout: Json = field(default_factory=lambda: {"configuration": {}})
     files: dict[str, bytes] = field(default_factory=dict)
     file_ways: dict[str, FileWay] = field(default_factory=dict)  # for one file, instead of `file_way`
+    file_owners: dict[str, str] = field(default_factory=dict)  # file id: transaction id
+    webhooks: Webhooks = field(init=False)
     captures: list[CaptureSeen] = field(default_factory=list)  # those that took effect
     captures_asked: list[CaptureSeen] = field(default_factory=list)  # all of them
     requests: deque[Seen] = field(default_factory=lambda: deque(maxlen=10_000))
+    faults: Faults = field(default_factory=lambda: Faults(Random(0)))  # noqa: S311  what goes wrong in a simulation
+    _later: list[_Later] = field(default_factory=list)
     _terms: dict[str, _Terms] = field(default_factory=dict)
     _invoices: int = 0
 
     def __post_init__(self) -> None:
+        self.webhooks = Webhooks(clock=self.clock, keys=self.keys)
         seed = self.personality == "seed"
         if self.file_way is None:
             self.file_way = "bytes" if seed else "descriptor"
         if self.shows_channel is None:
             self.shows_channel = not seed
+
+    @property
+    def capture_event(self) -> str:
+        """What a capture's own event is called."""
+        return "INITIATE_CAPTURE" if self.personality == "current" else "CAPTURE"
 
     # --- paying -------------------------------------------------------------------------------------------------------
 
@@ -186,15 +210,15 @@ class Provider:
         """Take a new or waiting transaction to the status that the payment comes to, and tell the merchant."""
         if status == "AUTHORIZED":
             self._register(transaction)
-            self._tell(transaction)
+            self.tell(transaction)
         elif status in _ERRORS:
             error = {"code": "declined", "message": "The customer was not approved"}
             add_event(transaction, "AUTHORIZE", status, self.clock.now(), self.random, success=False, error=error)
-            self._tell(transaction, error=_ERRORS[status])
+            self.tell(transaction, error=_ERRORS[status])
         else:
             transaction["status"] = status
             if status == "ON_HOLD":
-                self._tell(transaction)
+                self.tell(transaction)
 
     def _register(self, transaction: Json) -> None:
         """Authorise: Kravia makes the invoice, and begins to collect if it also delivers it."""
@@ -205,7 +229,7 @@ class Provider:
             transaction, "AUTHORIZE", "AUTHORIZED", now, self.random, amount=transaction["amount"], metadata=facts
         )
         if (ours and terms.channel == "kravia") or (terms.product_type == GROUPED and self.personality == "seed"):
-            self._begin_collection(transaction, {"amount": transaction["amount"]})
+            self.begin_collection(transaction, {"amount": transaction["amount"]})
 
     def _make_invoice(self, transaction: Json, terms: _Terms, now: datetime) -> Json:
         self._invoices += 1
@@ -215,6 +239,7 @@ class Provider:
         self.files[file_id] = self.draw(
             invoice_of(transaction, number, now.date(), due, seller=self.seller, account_id=self.keys.account.id)
         )
+        self.file_owners[file_id] = transaction["id"]
         transaction["metadata"] |= {
             "kravia:invoice_number": number,
             "kravia:invoice_url": f"{self.base_url}/files/{file_id}",
@@ -233,22 +258,54 @@ class Provider:
 
     def capture(self, transaction_id: str, body: Any) -> Json:
         """Begin collection of the whole amount, and return the transaction."""
+        return self.ask_capture(transaction_id, body).transaction
+
+    def ask_capture(self, transaction_id: str, body: Any) -> Asked:
+        """Capture, at once or, if that is asked for, in another turn of events."""
         transaction = self.transaction(transaction_id)
         seen = CaptureSeen(transaction_id=transaction_id, body=copy.deepcopy(body))
         self.captures_asked.append(seen)
         check_capture(transaction, body, self.personality)
-        self.captures.append(seen)
-        self._begin_collection(transaction, body)
-        self.captured(seen)
-        return transaction
+        if any(later.seen.transaction_id == transaction_id for later in self._later):
+            raise Refusal(409, "Transaction has a capture that is not carried out yet")
+        turn = self.faults.take(Turn, "capture", transaction_id) or Turn()
+        if turn.later is None:
+            self._carry_out(seen, turn.error)
+            return Asked(transaction=transaction)
+        at, request = self.clock.now() + timedelta(seconds=turn.later), request_id(self.random)
+        self._later.append(_Later(at=at, seen=seen, request_id=request, error=turn.error))
+        return Asked(transaction=transaction, request_id=request)
 
-    def _begin_collection(self, transaction: Json, body: Json) -> None:
-        about = {key: body.get(key) for key in ("amount", "items")} | {"event_reference": body.get("capture_reference")}
-        if self.personality == "current":
-            add_event(transaction, "INITIATE_CAPTURE", "AUTHORIZED", self.clock.now(), self.random, **about)
+    def _carry_out(self, seen: CaptureSeen, error: Json | None, **about: Any) -> None:
+        transaction = self.transactions[seen.transaction_id]
+        if error is not None:
+            about |= {"event_reference": seen.body.get("capture_reference"), "success": False, "error": error}
+            status, now = transaction["status"], self.clock.now()
+            add_event(transaction, self.capture_event, status, now, self.random, amount=seen.body["amount"], **about)
             return
-        event = add_event(transaction, "CAPTURE", "CAPTURED", self.clock.now(), self.random, **about)
-        self._tell(transaction, event=event)
+        self.captures.append(seen)
+        self.begin_collection(transaction, seen.body, **about)
+        self.captured(seen)
+
+    def _catch_up(self) -> None:
+        """Carry out what was accepted earlier and is due, unless it was voided or captured otherwise meanwhile."""
+        due = [later for later in self._later if later.at <= self.clock.now()]
+        self._later = [later for later in self._later if later not in due]
+        for later in due:
+            transaction = self.transactions[later.seen.transaction_id]
+            if transaction["status"] == "AUTHORIZED" and not collection_begun(transaction):
+                self._carry_out(later.seen, later.error, correlation_request_id=later.request_id)
+
+    def begin_collection(self, transaction: Json, body: Json, **about: Any) -> None:
+        """Begin collection, whoever asked."""
+        about |= {
+            "event_reference": body.get("capture_reference"),
+            "amount": body["amount"],
+            "items": body.get("items"),
+        }
+        status = "AUTHORIZED" if self.personality == "current" else "CAPTURED"
+        event = add_event(transaction, self.capture_event, status, self.clock.now(), self.random, **about)
+        self.tell(transaction, event=event)
 
     def pay(self, transaction_id: str) -> Json:
         """Let the customer pay the invoice; `current` only, and only once collection has begun."""
@@ -265,7 +322,7 @@ class Provider:
             amount=transaction["amount"],
             correlation_request_id=begun[-1]["request_id"],
         )
-        self._tell(transaction, event=event)
+        self.tell(transaction, event=event)
         return transaction
 
     def void(self, transaction_id: str) -> Json:
@@ -291,7 +348,7 @@ class Provider:
 
     def _void(self, transaction: Json) -> None:
         event = add_event(transaction, "VOID", "AUTHORIZATION_VOIDED", self.clock.now(), self.random)
-        self._tell(transaction, event=event)
+        self.tell(transaction, event=event)
 
     def hold(self, transaction_id: str) -> None:
         """Put a transaction on hold, as the provider does before it decides."""
@@ -302,7 +359,7 @@ class Provider:
         transaction = self.transaction(transaction_id)
         if "kravia:invoice_number" in transaction["metadata"] and status == "AUTHORIZED":
             transaction["status"] = status
-            self._tell(transaction)
+            self.tell(transaction)
         else:
             self._move(transaction, status)
 
@@ -316,6 +373,7 @@ class Provider:
 
     def transaction(self, transaction_id: str, *, with_session: bool = False) -> Json:
         """Return a transaction's document; with its session it is a copy of the outermost level."""
+        self._catch_up()
         if transaction_id not in self.transactions:
             raise unknown("Transaction")
         transaction = self.transactions[transaction_id]
@@ -324,8 +382,13 @@ class Provider:
         return transaction
 
     def listing(self, query: Mapping[str, Sequence[str]]) -> list[Json]:
-        """Return the transactions that a listing's query asks for, newest first."""
-        return page(list(reversed(self.transactions.values())), query)
+        """Return the transactions that a listing's query asks for.
+
+        The order is always the same and means nothing, for the real one is not documented.
+        """
+        self._catch_up()
+        shuffled = sorted(self.transactions.values(), key=lambda t: hashlib.sha256(t["id"].encode()).digest())
+        return page(shuffled, query)
 
     def way_of(self, file_id: str) -> FileWay:
         """Return how this file's URL answers."""
@@ -365,11 +428,12 @@ class Provider:
         """Whether collection has begun."""
         return collection_begun(self.transaction(transaction_id))
 
-    # --- small --------------------------------------------------------------------------------------------------------
-
-    def _tell(self, transaction: Json, *, event: Json | None = None, error: str | None = None) -> None:
+    def tell(self, transaction: Json, *, event: Json | None = None, error: str | None = None) -> None:
+        """Tell the merchant of something, if its URL or a subscription asks for that."""
         session = self.sessions[transaction["session_id"]]
         self.notify(Notification(session=session, transaction=transaction, event=event, error=error))
+
+    # --- small --------------------------------------------------------------------------------------------------------
 
     def _id(self) -> str:
         return f"{self.keys.account.id}.{short_id(self.random)}"

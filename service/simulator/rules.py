@@ -119,7 +119,7 @@ def _stated(details: Any) -> str | None:
 
 
 def page(transactions: Sequence[Json], query: Mapping[str, Sequence[str]]) -> list[Json]:
-    """Return the transactions (given newest first) that a listing's query asks for."""
+    """Return those of the transactions, in the order given, that a listing's query asks for."""
     limit = _limit(query)
     after = (query.get("starting_after") or [""])[0]
     if after:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from service.money import in_units
 from service.simulator.api import Running
 from service.simulator.documents import Json, collection_begun
+from service.simulator.faults import Faults
 from service.simulator.letters import Letter, read_letter
 from service.simulator.mail import Mail, MailServer
 from service.simulator.sales import Buyer, Country, sale
@@ -74,6 +75,11 @@ class Stage:
     told: Callable[[str, str], None]  # (invoice number or "", what happened)
     sold: Callable[[str], None] = _ignore  # (transaction id)
     letters: list[Letter] = field(default_factory=list)  # oldest first, numbered as in the mail server's inbox
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong at the provider and at the mail server, which share it."""
+        return self.running.provider.faults
 
     @property
     def personality(self) -> str:

@@ -132,7 +132,8 @@ class SqlStore:
 
     async def cancel(self, delivery_id: str, request: Request) -> Delivery:
         """As `Store.cancel`; a completed delivery stays as it is, for there is nothing left to stop."""
-        return await self._change(delivery_id, partial(work.cancel, delivery_id=delivery_id, request=request))
+        cancel = partial(work.cancel, delivery_id=delivery_id, request=request)
+        return await self._change(delivery_id, cancel, intents=True)
 
     async def resolve(self, delivery_id: str, request: Request, *, delivered: bool) -> Delivery:
         """As `Store.resolve`."""

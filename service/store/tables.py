@@ -153,13 +153,14 @@ Index(
     postgresql_where=text("voided_at IS NOT NULL"),
     sqlite_where=text("voided_at IS NOT NULL"),
 )
-Index("deliveries_recipient_key", deliveries.c.recipient_key)
-Index("deliveries_organization_key", deliveries.c.organization_key)
+for _key in (deliveries.c.recipient_key, deliveries.c.organization_key):  # partial: most rows begin without one
+    _known = text(f"{_key.name} IS NOT NULL")
+    Index(f"deliveries_{_key.name}", _key, postgresql_where=_known, sqlite_where=_known)
 Index(
     "deliveries_personal",
     deliveries.c.closed_at,
-    postgresql_where=text("erased_at IS NULL"),
-    sqlite_where=text("erased_at IS NULL"),
+    postgresql_where=text("erased_at IS NULL AND closed_at IS NOT NULL"),
+    sqlite_where=text("erased_at IS NULL AND closed_at IS NOT NULL"),
 )
 
 # One transaction at the provider, pointing at its delivery: one each for ordinary invoices, many for a grouped one.

@@ -32,6 +32,7 @@ from service.store.tables import jobs, upsert
 # half of it in a group that is committed for the others.
 
 _IN_DOUBT = frozenset({Settled.OPEN, Settled.UNCONFIRMED})
+_UNDER_WAY = "under way when the delivery was stopped"
 _UNANSWERED = frozenset({Settled.OPEN, Settled.PENDING})
 
 
@@ -143,7 +144,20 @@ def cancel(book: Book, delivery_id: str, request: Request) -> Delivery:
         return held.delivery
     if held.delivery.outcome is Outcome.COMPLETED:  # there is nothing left to stop, and what happened stays true
         return _asked(book, held, life.asked_for("completed before it was cancelled", request, Result.SKIPPED))
+    _leave_in_doubt(book, delivery_id, request.at)
     return _asked(book, life.cancelled(held, request), life.asked_for("cancel", request))
+
+
+def _leave_in_doubt(book: Book, delivery_id: str, at: datetime) -> None:
+    """Say of what is under way that its outcome is not known: no pass will, and whoever began it may still learn it."""
+    for send in [i for i in book.sends.all() if (i.value.delivery_id, i.value.outcome) == (delivery_id, Settled.OPEN)]:
+        value = replace(send.value, outcome=Settled.UNCONFIRMED, answer=_UNDER_WAY, settled_at=at)
+        book.sends.put(value.id, replace(send, value=value))
+    for asked in [
+        i for i in book.captures.all() if (i.value.delivery_id, i.value.outcome) == (delivery_id, Settled.OPEN)
+    ]:
+        capture = replace(asked.value, outcome=Settled.UNCONFIRMED, detail=_UNDER_WAY, settled_at=at)
+        book.captures.put(capture.id, replace(asked, value=capture))
 
 
 def resolve(book: Book, delivery_id: str, request: Request, *, delivered: bool) -> Delivery:

@@ -95,7 +95,9 @@ class Writer:
             answers = self._answers([one.write for one in waiting])
             self._loop.call_soon_threadsafe(_tell, list(zip(waiting, answers, strict=True)))
             if group[-1] is None:
-                return
+                break
+        if self._wrote and self._opened.has_log():
+            self._tidy()  # others may have the file open: then it is not emptied by closing it
 
     def _gathered(self) -> list[_Waiting | None]:
         """Wait for a write; return it with all that came meanwhile, or up to the word to end."""

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from service.delivery import Store, StoreUnavailable
+from service.delivery import Concern, Store, StoreUnavailable
 from service.metrics import CONTENT_TYPE, Metrics
 from service.privacy import scrub
 from service.web.asgi import answer, application
@@ -26,11 +26,22 @@ async def _no_trouble() -> tuple[Trouble, ...]:
     return ()
 
 
+async def _no_concern() -> tuple[Concern, ...]:
+    return ()
+
+
 def admin_app(
-    *, store: Store, metrics: Metrics, ready: Callable[[], Awaitable[Sequence[Trouble]]] = _no_trouble
+    *,
+    store: Store,
+    metrics: Metrics,
+    ready: Callable[[], Awaitable[Sequence[Trouble]]] = _no_trouble,
+    concerns: Callable[[], Awaitable[Sequence[Concern]]] = _no_concern,
 ) -> ASGIApp:
-    """Return what only operators and their tools talk to; `ready` says what is wrong beside the store."""
-    health = AdminHealth(store=store, metrics=metrics, ready=ready)
+    """Return what only operators and their tools talk to.
+
+    `ready` says what is wrong beside the store, `concerns` what a person should know of its deliveries.
+    """
+    health = AdminHealth(store=store, metrics=metrics, ready=ready, concerns=concerns)
     return application(
         {
             "/livez": {"GET": livez},
@@ -68,6 +79,7 @@ class AdminHealth:
     store: Store
     metrics: Metrics
     ready: Callable[[], Awaitable[Sequence[Trouble]]]
+    concerns: Callable[[], Awaitable[Sequence[Concern]]]
 
     async def readyz(self, _request: Request) -> Response:
         """Name what is wrong; 503 when something of it keeps the process from its work."""
@@ -86,7 +98,7 @@ class AdminHealth:
     async def show_metrics(self, _request: Request) -> Response:
         """Show the counters also while the store does not answer: that is when they are looked at."""
         try:
-            counts = await self.store.counts()
+            counts, concerns = await self.store.counts(), await self.concerns()
         except StoreUnavailable:
-            counts = None
-        return Response(self.metrics.render(counts), media_type=None, headers={"content-type": CONTENT_TYPE})
+            counts, concerns = None, ()
+        return Response(self.metrics.render(counts, concerns), media_type=None, headers={"content-type": CONTENT_TYPE})

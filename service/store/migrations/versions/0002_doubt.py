@@ -13,8 +13,9 @@ def upgrade() -> None:
     op.drop_index("deliveries_outcome", "deliveries")  # in the order of a listing, to its last column
     op.create_index("deliveries_outcome", "deliveries", ["outcome", sa.text("received_at DESC"), "id"])
     for name in ("recipient_key", "organization_key"):
-        op.create_index(f"deliveries_{name}", "deliveries", [name])
-    not_erased = sa.text("erased_at IS NULL")
+        known = sa.text(f"{name} IS NOT NULL")
+        op.create_index(f"deliveries_{name}", "deliveries", [name], postgresql_where=known, sqlite_where=known)
+    not_erased = sa.text("erased_at IS NULL AND closed_at IS NOT NULL")
     op.create_index(
         "deliveries_personal", "deliveries", ["closed_at"], postgresql_where=not_erased, sqlite_where=not_erased
     )

@@ -1,0 +1,111 @@
+"""What a transaction in the provider's list means, beside what is recorded of it: pure rules, nothing here acts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from service.decide import OURS, Rules, by_age
+from service.delivery import Delivery, Outcome, Standing, Transaction
+
+RECONCILE = "reconcile"
+"""The source of an arrival that nobody notified us of."""
+RECENT = timedelta(hours=24)
+WHOLE = timedelta(days=30)
+WHOLE_EVERY = timedelta(hours=24)
+_ENDED = frozenset({Standing.VOIDED, Standing.DECLINED, Standing.FAILED, Standing.REFUNDED})
+_TO_DELIVER = frozenset({Standing.HELD, Standing.AUTHORIZED})
+
+
+class Meaning(StrEnum):
+    """What is to be made of a listed transaction."""
+
+    MISSED = "missed"  # there is something to deliver, and nobody told us
+    VOIDED = "voided"  # delivered and captured, and voided since, which the record does not know
+    HELD = "held"  # recorded, and not sent until a person says so
+    RECORDED = "recorded"
+    UNFINISHED = "unfinished"  # the customer has not finished: its callback, or a later look, brings it
+    ENDED = "ended"  # voided, declined, failed or refunded before it was recorded
+    NOT_OURS = "not_ours"  # another product
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A listed transaction, and what it means; `holds` is why it is not sent until a person says so."""
+
+    meaning: Meaning
+    transaction: Transaction
+    delivery_id: str  # of its delivery in the record, or what that will be
+    holds: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A span of time in which transactions were created; without `until`, up to now."""
+
+    since: datetime
+    until: datetime | None = None
+
+
+def meaning(transaction: Transaction, recorded: Delivery | None) -> Meaning:
+    """Say what a listed transaction means. The list shows no session: who delivers is found out when it is read."""
+    if recorded is not None:
+        return _of_recorded(transaction, recorded)
+    if transaction.product_type not in OURS:
+        return Meaning.NOT_OURS
+    if transaction.standing is Standing.INITIATED:
+        return Meaning.UNFINISHED
+    return Meaning.ENDED if transaction.standing in _ENDED else Meaning.MISSED
+
+
+def _of_recorded(transaction: Transaction, recorded: Delivery) -> Meaning:
+    if is_held(recorded):
+        return Meaning.HELD if transaction.standing not in _ENDED else Meaning.RECORDED
+    voided = transaction.standing is Standing.VOIDED and recorded.voided_at is None
+    if voided and recorded.outcome is Outcome.COMPLETED:
+        return Meaning.VOIDED
+    # "Never completed by the customer", who did so after all; what is skipped for another reason stays so.
+    finished = recorded.outcome is Outcome.SKIPPED and recorded.closed_waiting and transaction.standing in _TO_DELIVER
+    return Meaning.MISSED if finished else Meaning.RECORDED
+
+
+def is_held(delivery: Delivery) -> bool:
+    """Tell whether a delivery waits for a person's word because it is older than the record; see `decide.by_age`."""
+    return delivery.outcome is Outcome.FAILED and (delivery.reason or "").startswith("held:")
+
+
+def would_be_held(transaction: Transaction, account_id: str, rules: Rules, born_at: datetime) -> str | None:
+    """Return why a transaction would be held if it were entered now; None when it would be sent, or is Kravia's."""
+    if transaction.findings and transaction.findings[0].value != "merchant":
+        return None
+    entered = Delivery(
+        id=transaction.id,
+        account_id=account_id,
+        transaction_id=transaction.id,
+        received_at=transaction.read_at,
+        source=RECONCILE,
+    )
+    verdict = by_age(entered, transaction, (), rules, born_at)
+    return verdict.reason if verdict and verdict.held else None
+
+
+def spans(now: datetime, whole_at: datetime | None) -> tuple[Span, ...]:
+    """Return what a turn looks through: the last 24 hours, and (last done at `whole_at`) once a day 30 days.
+
+    The longer one comes second and leaves out the first, so that what keeps it from ending keeps nobody waiting.
+    """
+    recent = Span(since=now - RECENT)
+    if whole_at is not None and now - whole_at < WHOLE_EVERY:
+        return (recent,)
+    return (recent, Span(since=now - WHOLE, until=recent.since))
+
+
+def progress(seen: Sequence[datetime], span: Span, now: datetime) -> float:
+    """Return how far a look has come, 0 to 1: how much of its span lies between the first and last creation seen.
+
+    That holds for a list in order of time, whichever way it runs.
+    """
+    length = (span.until or now) - span.since
+    if not seen or length <= timedelta():
+        return 0.0
+    return max(0.0, min(1.0, (max(seen) - min(seen)) / length))

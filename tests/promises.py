@@ -1,0 +1,80 @@
+"""What is promised of every delivery (design.md, "Invariants"), checked against what the outside world saw."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email import message_from_bytes
+
+from service.delivery import Delivery, Outcome, Send, Settled
+from service.simulator.documents import Json, collection_begun
+from service.simulator.mail import Mail
+from service.simulator.provider import CaptureSeen
+
+DENIED = "stated as not delivered"
+"""The answer of a send in doubt of which a person said that it did not arrive; that it was in doubt stays true."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Witness:
+    """What mail server and provider saw take effect, in its order, and what operators had done on purpose."""
+
+    seen: list[tuple[str, str]] = field(default_factory=list)  # ("mail", Message-ID) and ("capture", transaction's id)
+    stated: set[str] = field(default_factory=set)  # transactions that somebody said were delivered
+    asked: Counter[str] = field(default_factory=Counter)  # how often somebody had one sent once more
+
+    def mail(self, mail: Mail) -> None:
+        self.seen.append(("mail", str(message_from_bytes(mail.content)["Message-ID"])))
+
+    def capture(self, capture: CaptureSeen) -> None:
+        self.seen.append(("capture", capture.transaction_id))
+
+
+def check(
+    witness: Witness,
+    deliveries: Sequence[Delivery],
+    sends: Mapping[str, Sequence[Send]],
+    transactions: Mapping[str, Json],
+    *,
+    after_delivery: bool,
+) -> None:
+    """Raise `AssertionError` for the first promise that is broken; nothing may be under way any more."""
+    for delivery in deliveries:
+        assert delivery.outcome is not Outcome.OPEN, f"not settled: {delivery}"
+        assert delivery.outcome is Outcome.COMPLETED or delivery.reason, f"closed without a reason: {delivery}"
+        _sent_as_recorded(witness, delivery, sends[delivery.id])
+        if delivery.outcome is Outcome.COMPLETED:
+            assert set(delivery.progress) == {"delivered", "captured"}, delivery
+            transaction = transactions[delivery.transaction_id]
+            assert collection_begun(transaction) or transaction["status"] == "AUTHORIZATION_VOIDED", delivery
+    captured = Counter(id_ for kind, id_ in witness.seen if kind == "capture")
+    assert max(captured.values(), default=0) <= 1, f"captured twice: {captured.most_common(3)}"
+    transaction_of = {d.id: d.transaction_id for d in deliveries}
+    of_mail = {send.message_id: transaction_of[i] for i, found in sends.items() for send in found}
+    _in_order(witness, of_mail, after_delivery=after_delivery)
+
+
+def _sent_as_recorded(witness: Witness, delivery: Delivery, sends: Sequence[Send]) -> None:
+    assert not any(send.outcome is Settled.OPEN for send in sends), f"left open: {sends}"
+    arrived = Counter(id_ for kind, id_ in witness.seen if kind == "mail")
+    for message_id in {send.message_id for send in sends}:
+        of_it = [send for send in sends if send.message_id == message_id]
+        accepted = sum(send.outcome is Settled.ACCEPTED for send in of_it)
+        in_doubt = sum(send.outcome is Settled.UNCONFIRMED or send.answer == DENIED for send in of_it)
+        assert accepted <= 1, f"accepted twice: {of_it}"
+        copies = arrived[message_id]
+        assert accepted <= copies <= accepted + in_doubt, f"{copies} arrived, and the record says: {of_it}"
+    rounds = {send.round for send in sends}
+    assert len(rounds) <= 1 + witness.asked[delivery.transaction_id], f"sent in {rounds}, and nobody asked: {delivery}"
+
+
+def _in_order(witness: Witness, of_mail: Mapping[str, str], *, after_delivery: bool) -> None:
+    sent: set[str] = set()
+    captured: set[str] = set()
+    for kind, id_ in witness.seen:
+        if kind == "mail":
+            assert id_ in of_mail, f"a mail that the record does not know: {id_}"
+            sent.add(of_mail[id_])
+        else:
+            captured.add(id_)
+            in_time = not after_delivery or id_ in sent | witness.stated
+            assert in_time, f"{id_} was captured before anybody had it"

@@ -1,0 +1,1 @@
+"""Minutes of kills, faults and load on real processes; `make torture`."""

@@ -1,0 +1,201 @@
+"""A merchant's whole site: a provider and a mail server that misbehave, a database, and the replicas between them."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from service.clock import SystemClock
+from service.delivery import Delivery, Outcome
+from service.serving import listen
+from service.simulator.api import Running, open_provider
+from service.simulator.faults import Faults
+from service.simulator.mail import MailServer, open_mail_server
+from service.simulator.sales import Buyer, sale
+from service.store import SqlStore, open_store
+from tests.processes import answers, running
+from tests.promises import Witness, check
+from tests.stage import OPTIONS, environment
+from tests.torture.door import open_door
+
+SETTINGS = {
+    "DELIVERY_RETRY_DELAYS": "0.3,0.6,1.2,2",
+    "DELIVERY_LEASE_SECONDS": "3",
+    "DELIVERY_UNCONFIRMED_DELAY": "1.5",
+    "DELIVERY_UNCONFIRMED_RETRIES": "2",
+    "DELIVERY_RECONCILE_EVERY": "5",
+    "DELIVERY_STOP_GRACE": "3",
+    "DELIVERY_LOG_LEVEL": "warning",
+}
+_SETTLE_SECONDS = 300
+
+
+@dataclass(slots=True, kw_only=True)
+class Replica:
+    """One process that is started again whenever it ends, for as long as `wanted`."""
+
+    name: str
+    arguments: tuple[str, ...]
+    settings: dict[str, str]
+    folder: Path
+    ready: str | None = None  # where it says that it is
+    wanted: bool = True
+    started: int = 0
+    process: asyncio.subprocess.Process | None = None
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def keep(self) -> None:
+        """Run it, and again after each end; what it said goes to a file of its own."""
+        while self.wanted:
+            async with running(*self.arguments, settings=self.settings, cwd=self.folder) as it:
+                self.process = it.process
+                self.started += 1
+                waiting = asyncio.create_task(self._wait_until_ready(it))
+                await it.process.wait()
+                waiting.cancel()
+                self.up.clear()
+            with (self.folder / f"{self.name}.log").open("ab") as log:
+                log.write(it.output)
+
+    async def _wait_until_ready(self, it: object) -> None:
+        if self.ready is not None:
+            await answers(self.ready, it, within=120)  # type: ignore[arg-type]
+        self.up.set()
+
+    def send(self, signum: signal.Signals) -> bool:
+        """Send a signal if it runs; return whether it did."""
+        if self.process is None or self.process.returncode is not None:
+            return False
+        self.process.send_signal(signum)
+        return True
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """Everything of one merchant."""
+
+    name: str
+    random: Random
+    running: Running
+    mail: MailServer
+    faults: Faults
+    replicas: list[Replica]
+    store: SqlStore  # this process's own: one more that works on the record
+    witness: Witness
+    url: str
+    database_url: str
+    sold: list[str] = field(default_factory=list)
+
+    async def sell(self) -> None:
+        """Make a sale; the provider calls back in the background."""
+        number = len(self.sold)
+        buyer: Buyer = "business" if number % 3 else "consumer"
+        channel = "merchant" if self.random.random() < 0.9 else "kravia"
+        body = sale(
+            callback_url=f"{self.url}/callback?{OPTIONS}",
+            random=Random(number),
+            buyer=buyer,
+            channel=channel,
+            reference=f"order-{number}",
+        )
+        body["session"]["order"]["billing_address"]["email"] = f"buyer{number}@customer.example"
+        # Drawing a PDF takes milliseconds of this one thread; that is the price of a real one.
+        self.sold.append(self.running.provider.bill(body)["id"])
+
+    async def settle(self, say: Callable[[str], None]) -> tuple[Delivery, ...]:
+        """Let everybody come to rest; return the record."""
+        self.faults.clear()
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            for replica in self.replicas:
+                replica.send(signal.SIGCONT)
+                await replica.up.wait()
+            await self.running.caller.idle()
+            while left := await self._unsettled():
+                say(f"{self.name}: {left} of {len(self.sold)} not settled yet")
+                await asyncio.sleep(2)
+        return await self.store.known(self.sold)
+
+    async def _unsettled(self) -> int:
+        deliveries = await self.store.known(self.sold)
+        unknown = len(self._acknowledged() - {delivery.transaction_id for delivery in deliveries})
+        return unknown + sum(delivery.outcome is Outcome.OPEN for delivery in deliveries)
+
+    def _acknowledged(self) -> set[str]:
+        sold = set(self.sold)
+        found = (
+            a.url.partition("transaction_id=")[2].partition("&")[0]
+            for a in self.running.caller.attempts
+            if a.status == 200
+        )
+        return {id_ for id_ in found if id_ in sold}
+
+    async def judge(self, deliveries: tuple[Delivery, ...]) -> None:
+        """Raise `AssertionError` for a promise that was broken."""
+        lost = self._acknowledged() - {delivery.transaction_id for delivery in deliveries}
+        assert not lost, f"acknowledged and lost: {lost}"
+        sends = {delivery.id: await self.store.sends(delivery.id) for delivery in deliveries}
+        check(self.witness, deliveries, sends, self.running.provider.transactions, after_delivery=True)
+
+
+@asynccontextmanager
+async def open_site(
+    name: str, database_url: str, folder: Path, random: Random, commands: tuple[str, ...]
+) -> AsyncIterator[Site]:
+    """Open a site with a replica for each of `commands` (`serve` or `worker`)."""
+    await asyncio.to_thread(folder.mkdir)
+    clock, faults, witness = SystemClock(), Faults(Random(random.random())), Witness()
+    async with AsyncExitStack() as stack:
+        server = MailServer(clock=clock, random=Random(1), faults=faults, arrived=witness.mail)
+        mail = await stack.enter_async_context(open_mail_server(server))
+        provider = open_provider(clock=clock, faults=faults, callback_schedule=(0.3, 1.0, 2.0, 5.0))
+        running_ = await stack.enter_async_context(provider)
+        running_.provider.captured = witness.capture
+        ports = [_free_port() for command in commands if command == "serve"]
+        url = await stack.enter_async_context(open_door(ports, Random(2)))
+        settings = environment(running_, mail, public_url=url, database_url=database_url) | SETTINGS
+        store = await stack.enter_async_context(open_store(database_url, clock=clock))
+        replicas = _replicas(commands, list(ports), settings, folder)
+        for replica in replicas:
+            stack.push_async_callback(_gone, asyncio.create_task(replica.keep()), replica)
+        for replica in replicas:
+            await replica.up.wait()
+        yield Site(
+            name=name,
+            random=random,
+            running=running_,
+            mail=mail,
+            faults=faults,
+            replicas=replicas,
+            store=store,
+            witness=witness,
+            url=url,
+            database_url=database_url,
+        )
+
+
+def _replicas(commands: tuple[str, ...], ports: list[int], settings: dict[str, str], folder: Path) -> list[Replica]:
+    made = []
+    for number, command in enumerate(commands):
+        port = ports.pop() if command == "serve" else None
+        arguments = (command, "--host", "127.0.0.1", "--port", str(port)) if port else (command,)
+        ready = f"http://127.0.0.1:{port}/readyz" if port else None
+        replica = Replica(
+            name=f"{command}-{number}", arguments=arguments, settings=settings, folder=folder, ready=ready
+        )
+        made.append(replica)
+    return made
+
+
+async def _gone(task: asyncio.Task[None], replica: Replica) -> None:
+    replica.wanted = False
+    replica.send(signal.SIGKILL)
+    await task
+
+
+def _free_port() -> int:
+    with listen() as sock:
+        port: int = sock.getsockname()[1]
+        return port

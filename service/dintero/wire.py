@@ -1,6 +1,6 @@
 """HTTP itself: places, requests and answers as values. The one module of this package that knows httpx2.
 
-A URL is read by httpx2, and goes over httpcore2, on which it stands, in the same parts.
+A URL is read by httpx2 and asked for in the parts that it is read in.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
-import httpcore2 as httpcore
 import httpx2 as httpx
 
 from service.delivery import AccountFailure, Clock, PermanentFailure, TransientFailure
-from service.dintero.connections import Connections
+from service.dintero.connections import Connections, NotConnected, Origin
+from service.dintero.http11 import Broken, OutOfBounds, Request, Response
 from service.dintero.reading import seconds
 from service.privacy import scrub
 
@@ -70,9 +70,9 @@ class Place:
     target: str  # path and query, encoded
 
     @property
-    def origin(self) -> tuple[str, str, int]:
+    def origin(self) -> Origin:
         """Scheme, host and port."""
-        return self.scheme, self.host, self.port
+        return Origin(scheme=self.scheme, host=self.host, port=self.port)
 
     def at(self, reference: str) -> "Place":
         """Return the place that a link in an answer from here means; raises `ValueError`."""
@@ -138,43 +138,41 @@ class Wire:
 
         Raises `Unreachable`, `TooLarge` (over `limit` bytes) and `AnswerLost`.
         """
-        request = self._request(method, to, headers, json)
+        request = self._request(method, to, headers, json, limit)
         try:
-            async with (
-                asyncio.timeout(self.timeouts.whole if whole is None else whole),
-                self._connections.to(request.url, to.origin) as connection,
-            ):
-                response = await connection.handle_async_request(request)
-                try:
-                    given = _headers(response)
-                    return self._answer(response.status, given, await _body(response, given, limit, doing))
-                finally:
-                    await response.aclose()
-        except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
+            async with asyncio.timeout(self.timeouts.whole if whole is None else whole):
+                response = await self._connections.exchange(to.origin, request)
+            return self._answer(response, _plain_body(response, limit))
+        except NotConnected as exc:
             raise Unreachable(f"{to.host} cannot be reached when {doing}: {_words(exc)}") from exc
-        except (httpcore.TimeoutException, TimeoutError) as exc:
+        except TimeoutError as exc:
             raise AnswerLost(f"{to.host} did not answer in time when {doing}") from exc
-        except (httpcore.NetworkError, httpcore.ProtocolError, zlib.error) as exc:
-            raise AnswerLost(f"the connection to {to.host} broke when {doing} ({type(exc).__name__})") from exc
+        except OutOfBounds as exc:
+            raise TooLarge(f"the answer is larger than {limit} bytes when {doing}") from exc
+        except (Broken, zlib.error) as exc:
+            raise AnswerLost(f"the connection to {to.host} broke when {doing}: {_words(exc)}") from exc
 
-    def _request(self, method: str, to: Place, headers: Mapping[str, str], json: object) -> httpcore.Request:
+    def _request(self, method: str, to: Place, headers: Mapping[str, str], json: object, limit: int) -> Request:
         sent = {"Host": to.netloc, **self._headers, **headers}
-        content = None
+        content = b""
         if json is not None:
             content = jsons.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-            sent |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
-        read = self.timeouts.read
-        return httpcore.Request(
-            method,
-            httpcore.URL(scheme=to.scheme, host=to.host, port=to.port, target=to.target),
+            sent["Content-Type"] = "application/json"
+        if content or method != "GET":
+            sent["Content-Length"] = str(len(content))
+        return Request(
+            method=method,
+            target=to.target,
             headers=list(sent.items()),
             content=content,
-            extensions={"timeout": {"connect": self.timeouts.connect, "read": read, "write": read}},
+            limit=limit,
+            patience=self.timeouts.read,
         )
 
-    def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    def _answer(self, response: Response, body: bytes) -> Answer:
+        headers = response.headers
         return Answer(
-            status=status,
+            status=response.status,
             body=body,
             content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
             location=headers.get("location"),
@@ -186,7 +184,9 @@ class Wire:
 @asynccontextmanager
 async def open_wire(*, clock: Clock, version: str, timeouts: Timeouts) -> AsyncIterator[Wire]:
     """Open the wire; nothing of the environment (proxies, netrc) is used, and no cookie is kept."""
-    connections = Connections(clock, httpx.create_ssl_context(trust_env=False))
+    context = httpx.create_ssl_context(trust_env=False)
+    context.set_alpn_protocols(["http/1.1"])
+    connections = Connections(clock, context, connect=timeouts.connect)
     headers = {
         "User-Agent": f"merchant-delivery/{version}",
         "Accept": "application/json, application/pdf",
@@ -200,28 +200,14 @@ async def open_wire(*, clock: Clock, version: str, timeouts: Timeouts) -> AsyncI
         await connections.aclose()
 
 
-def _headers(response: httpcore.Response) -> dict[str, str]:
-    """Return the headers by their names in lower case."""
-    return {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
-
-
-async def _body(response: httpcore.Response, headers: Mapping[str, str], limit: int, doing: str) -> bytes:
-    announced = headers.get("content-length", "")
-    too_large = TooLarge(f"the answer is larger than {limit} bytes when {doing}")
-    if announced.isdecimal() and int(announced) > limit:
-        raise too_large
-    body = bytearray()
-    async for chunk in response.aiter_stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    if headers.get("content-encoding", "identity").lower() == "identity":
-        return bytes(body)
+def _plain_body(response: Response, limit: int) -> bytes:
+    if response.headers.get("content-encoding", "identity").lower() == "identity":
+        return response.body
     # Not what was asked for, but some gateways do it to everybody.
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | _ANY_HEADER)
-    plain = unpacking.decompress(body, limit + 1)
+    plain = unpacking.decompress(response.body, limit + 1)
     if len(plain) > limit:
-        raise too_large
+        raise OutOfBounds
     if not unpacking.eof:
         raise zlib.error("cut short")
     return plain

@@ -46,6 +46,8 @@ def answer_instead(answer: Answer, usual: Response | None, clock: Clock) -> Resp
         return _Silence() if answer.lost == "silence" else _Break()
     if answer.body == "html":
         return HTMLResponse(_PAGE, answer.status)
+    if answer.body == "usual" and usual is not None:
+        return usual
     if answer.body == "cut short" and usual is not None:
         body = bytes(usual.body)
         return Response(body[: len(body) // 2], usual.status_code, media_type=usual.media_type)

@@ -219,13 +219,17 @@ async def _answer(provider: Provider, endpoint: Handler, request: Request) -> Re
     )
     asked = provider.faults.take(Answer, name, *map(str, request.path_params.values()))
     if asked is not None and not asked.after:
+        await provider.clock.sleep(asked.delay)
         return answer_instead(asked, None, provider.clock)
     try:
         _admit(provider, endpoint, request)
         usual = await endpoint(provider, request)
     except Refusal as refused:
         usual = refusal(refused)
-    return usual if asked is None else answer_instead(asked, usual, provider.clock)
+    if asked is None:
+        return usual
+    await provider.clock.sleep(asked.delay)
+    return answer_instead(asked, usual, provider.clock)
 
 
 def _admit(provider: Provider, endpoint: Handler, request: Request) -> None:

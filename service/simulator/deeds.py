@@ -13,14 +13,15 @@ NEVER = math.inf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The provider answers a request like this. `retry_after` is in seconds."""
+    """The provider answers a request like this. `retry_after` is in seconds, and so is `delay`, which comes before it."""
 
     status: int = 200
     message: str = ""
     retry_after: float | None = None
     as_date: bool = False  # Retry-After is given as an HTTP date
     after: bool = False  # what was asked for takes effect first
-    body: Literal["error", "html", "cut short"] = "error"  # the last: half of the usual answer's JSON
+    body: Literal["error", "html", "cut short", "usual"] = "error"  # cut short: half of the usual answer's JSON
+    delay: float = 0.0
     lost: Literal["silence", "break"] | None = None  # it never comes, or the connection ends in the middle of it
 
 

@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser check format lock clean
+.PHONY: help demo test test-browser torture check format lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -13,6 +13,8 @@ PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 LOCK_ARGS ?=
+MINUTES ?= 10
+SEED ?=
 
 # The caller's settings are for the caller's service: neither the demo nor a test may see them, in any case of letters.
 FORGET_SETTINGS := unset DELIVERY_ $$(env | awk -F= 'toupper($$1) ~ /^DELIVERY_[A-Z0-9_]*$$/ { print $$1 }')
@@ -23,6 +25,7 @@ help:
 	@echo 'make demo           an invoice is created, delivered and captured on this machine (DEMO_ARGS=--exit stops there)'
 	@echo 'make test           the tests (TEST_ARGS="-k name" for some of them)'
 	@echo 'make test-browser   the tests that look at pages and mails in Chromium'
+	@echo 'make torture        minutes of kills, faults and load on both databases (MINUTES=10 SEED=1 to repeat one)'
 	@echo 'make check          ruff, its formatting, and mypy --strict'
 	@echo 'make format         mends what ruff can mend'
 	@echo 'make lock           writes requirements.lock anew (LOCK_ARGS=--upgrade for newer versions)'
@@ -40,6 +43,10 @@ test-browser: $(INSTALLED)
 	$(PYTEST) -m browser --collect-only -qq $(TEST_ARGS) >/dev/null 2>&1; \
 	if [ $$? -eq 5 ]; then echo 'There are no browser tests yet.'; \
 	else $(PYTEST) -m browser $(TEST_ARGS); fi
+
+torture: $(INSTALLED)
+	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; \
+	exec $(PY) -m tests.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: $(INSTALLED)
 	$(PY) -m ruff check

@@ -34,7 +34,7 @@ class Chore:
 
 
 class Chores:
-    """Does the chores of one account, one at a time in this process, and each in one process at a time."""
+    """Does the chores of one account, each in one process at a time and beside the others: an alert waits for none."""
 
     def __init__(
         self,
@@ -63,17 +63,19 @@ class Chores:
 
     async def run(self) -> None:
         """Do what falls due until `stop`."""
-        working = asyncio.create_task(self._for_ever())
+        working = [asyncio.create_task(self._for_ever(chore)) for chore in self._chores]
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({working}, timeout=self._stop_grace)
+            await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if working:
+                await asyncio.wait(working, timeout=self._stop_grace)
         finally:
-            stopping.cancel()
-            working.cancel()
-            await asyncio.wait({working})
-        if not working.cancelled():
-            working.result()
+            for task in (*working, stopping):
+                task.cancel()
+            await asyncio.gather(*working, stopping, return_exceptions=True)
+        for task in working:
+            if not task.cancelled():
+                task.result()
 
     async def look(self) -> tuple[str, ...]:
         """Do once what is due, of what this process has not looked at just now; return the names of what was done."""
@@ -81,15 +83,18 @@ class Chores:
         for chore in self._chores:
             if self._stopping.is_set():
                 break
-            if self._clock.monotonic() >= self._not_before[chore.name] and await self._take(chore):
+            if await self._look_at(chore):
                 done.append(chore.name)
         return tuple(done)
 
-    async def _for_ever(self) -> None:
+    async def _for_ever(self, chore: Chore) -> None:
         while not self._stopping.is_set():
-            await self.look()
+            await self._look_at(chore)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._poll)
+
+    async def _look_at(self, chore: Chore) -> bool:
+        return self._clock.monotonic() >= self._not_before[chore.name] and await self._take(chore)
 
     async def _take(self, chore: Chore) -> bool:
         """Do a chore if this process gets its turn; return whether it did it to the end."""

@@ -21,6 +21,7 @@ from service.cli_webhooks import webhooks
 if TYPE_CHECKING:
     from service.settings import Settings
 
+
 def main() -> NoReturn:
     """Run the command; the exit status is 0 done, 1 it did not work, 2 wrong usage or settings."""
     for stream in (sys.stdout, sys.stderr):

@@ -15,7 +15,8 @@ ERASED = "erased"
 _LONGEST = 500
 _HIDDEN = "***"
 _WORD = re.compile(r"[A-Za-z_.]{1,100}")  # nothing in it can be an address, a number or an encoded one
-_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+")
+# A token, and not the words "basic authentication": it has a digit or a sign in it, or a capital after a small letter.
+_BEARER = re.compile(r"\b((?i:bearer|basic))\s+(?=\S*(?:[0-9_~+/=-]|\.\w|[a-z][A-Z]))[A-Za-z0-9._~+/=-]+")
 
 # What percent-encoding (once or more often), HTML and wide type make of "@", and of what stands inside a number.
 _ENCODED = re.compile(r"(?i)%(?:25){0,3}(40|20|2b|2d|2e)|&#(?:0*64|x0*40);|[\uff20\ufe6b]")

@@ -111,6 +111,7 @@ HOMES = {
     "dotenv": {"setting_sources"},
     "email_validator": {"addresses"},
     "fpdf": {"simulator"},
+    "h11": {"dintero"},
     "httpx": set[str](),
     "httpx2": {"alert_url", "dintero", "simulator"},
     "jinja2": {"render", "simulator"},

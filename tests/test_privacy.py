@@ -56,6 +56,10 @@ NBSP = "\u00a0"
         ("B4791234567, 91234567BE, B1E91234567, T91234567B, T912345678", "B***, ***BE, B1E***, T***B, T***"),
         ("T91234567.12345678", "T91234567.***"),
         ("Authorization: Bearer\r\n abc.def", "Authorization: Bearer ***"),
+        ("basic c2hvcDpzM2NyZXQ=", "basic ***"),
+        ("BASIC dXNlcjpwYXNz", "BASIC ***"),
+        ("550 5.7.30 Basic authentication is not supported.", "550 5.7.30 Basic authentication is not supported."),
+        ("a bearer token. No", "a bearer token. No"),
     ],
 )
 def test_it_hides(text: str, expected: str) -> None:

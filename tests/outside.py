@@ -17,14 +17,15 @@ from service.delivery import Delivery, Outcome
 from service.serving import listen, origin
 from service.simulator.api import Running as RunningProvider
 from service.simulator.api import open_provider
-from service.simulator.faults import Faults
+from service.simulator.deeds import How, Phase
+from service.simulator.faults import Fault, Faults, Kind
 from service.simulator.mail import Mail, MailServer, open_mail_server
 from service.simulator.provider import Provider
 from service.simulator.sales import sale
 from service.store import SqlStore, open_store
 from tests.processes import Running, answers, running
 from tests.promises import Witness, check
-from tests.stage import OPTIONS, environment
+from tests.stage import environment
 
 HELD = 1e9
 """Seconds that end when the test says so: `Gate.open`."""
@@ -38,7 +39,9 @@ class Gate(SystemClock):
         self._opened = asyncio.Event()
 
     def open(self) -> None:
+        """Wake those who wait now; who comes later waits for the next time."""
         self._opened.set()
+        self._opened = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
         await (self._opened.wait() if seconds == HELD else super().sleep(seconds))
@@ -70,11 +73,35 @@ class Outside:
 
     def sell(self, name: str) -> str:
         """Make a sale to somebody of this name; nobody has heard of it before the test waits for something."""
-        body = sale(callback_url=f"{self.url}/callback?{OPTIONS}", reference=name, random=Random(name))
+        body = sale(callback_url=f"{self.url}/callback?report_error=true", reference=name, random=Random(name))
         body["session"]["order"]["billing_address"]["email"] = address(name)
         transaction_id: str = self.provider.bill(body)["id"]
         self.sold.append(transaction_id)
         return transaction_id
+
+    async def keep(self, name: str, at: str, how: How, *, once_mailed: bool = False) -> str:
+        """Make a sale and wait until `how` has struck it at a point, `once_mailed` not before its mail has arrived."""
+        id_ = self.sell(name)
+        where = {
+            "read_transaction": id_,
+            "capture": id_,
+            "cdn": next(file for file, owner in self.provider.file_owners.items() if owner == id_),
+            **dict.fromkeys((Phase.RCPT, Phase.DATA, Phase.CONTENT), address(name)),
+        }.get(at, "")
+        fault, kind = Fault(name=name, count=1, where=where), Kind(about=name, at=(at,), how=how)
+
+        def arrived(mail: Mail) -> None:
+            self.witness.mail(mail)
+            if address(name) in mail.recipients:
+                self.faults.commit(fault, kind)
+
+        if once_mailed:
+            self.mail.arrived = arrived
+        else:
+            self.faults.commit(fault, kind)
+        await until(lambda: self.faults.struck[name])
+        self.mail.arrived = self.witness.mail
+        return id_
 
     def copies(self, name: str) -> list[Mail]:
         """Return what came for somebody."""
@@ -173,9 +200,7 @@ async def open_outside(database_url: str, cwd: Path, **settings: str) -> AsyncIt
         port = sock.getsockname()[1]
         url = origin(sock)
     gate, faults, witness = Gate(), Faults(Random(11)), Witness()
-    server = MailServer(
-        clock=gate, random=Random(7), faults=faults, arrived=witness.mail, credentials=("shop", "sm7p")
-    )
+    server = MailServer(clock=gate, random=Random(7), faults=faults, arrived=witness.mail, credentials=("shop", "sm7p"))
     async with (
         open_provider(clock=gate, faults=faults, callback_schedule=(0.2, 0.3, 0.5, 1, 1, 2)) as provider,
         open_mail_server(server) as mail,

@@ -170,6 +170,12 @@ async def test_shapes_of_a_response(answer: Answer, body: bytes, kept: bool) -> 
     assert counts(server) == ([2] if kept else [1, 1])
 
 
+async def test_of_several_headers_with_one_name_the_first_counts() -> None:
+    head = b"HTTP/1.1 200 OK\r\nLocation: /one\r\nLocation: /two\r\ncontent-length: 0\r\n\r\n"
+    async with serving(head) as server, connections() as opened:
+        assert (await opened.exchange(server.origin, ASK)).headers["location"] == "/one"
+
+
 @pytest.mark.parametrize(
     ("answer", "failure"),
     [

@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser torture check format lock clean
+.PHONY: help demo test test-browser torture bench check format lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -13,6 +13,7 @@ PYTHON ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 LOCK_ARGS ?=
+BENCH_ARGS ?=
 MINUTES ?= 10
 SEED ?=
 
@@ -26,9 +27,10 @@ help:
 	@echo 'make test           the tests (TEST_ARGS="-k name" for some of them)'
 	@echo 'make test-browser   the tests that look at pages and mails in Chromium'
 	@echo 'make torture        minutes of kills, faults and load on both databases (MINUTES=10 SEED=1 to repeat one)'
+	@echo 'make bench          how fast it is, against what: about ten minutes (BENCH_ARGS="1 4" for some of it)'
 	@echo 'make check          ruff, its formatting, and mypy --strict'
 	@echo 'make format         mends what ruff can mend'
-	@echo 'make lock           writes requirements.lock anew (LOCK_ARGS=--upgrade for newer versions)'
+	@echo 'make lock           writes requirements.lock and tests/bench/requirements.txt anew (LOCK_ARGS=--upgrade for newer versions)'
 	@echo 'make clean          removes .venv and everything else that was built; never data/'
 
 demo: $(INSTALLED)
@@ -47,6 +49,11 @@ test-browser: $(INSTALLED)
 torture: $(INSTALLED)
 	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; \
 	exec $(PY) -m tests.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# What it is measured against beside the lock is installed here only, and pip has nothing to do the second time.
+bench: $(INSTALLED)
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r tests/bench/requirements.txt
+	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; exec $(PY) -m tests.bench $(BENCH_ARGS)
 
 check: $(INSTALLED)
 	$(PY) -m ruff check
@@ -115,8 +122,12 @@ lock: $(INSTALLED)
 	    echo 'The lock is made on Python 3.11: make clean && make lock PYTHON=python3.11' >&2; exit 1; }
 	@set -e; rm -rf build/lock; mkdir -p build/lock; \
 	for part in runtime build all; do cp requirements.lock build/lock/$$part; done; \
-	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
-	    > build/lock/dev.in; \
+	cp tests/bench/requirements.txt build/lock/bench; \
+	for group in dev bench; do \
+	    $(PY) -c 'import sys, tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")' $$group \
+	        > build/lock/$$group.in; \
+	done; \
 	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	    > build/lock/build.in; \
 	$(COMPILE) -o build/lock/runtime pyproject.toml; \
@@ -125,6 +136,8 @@ lock: $(INSTALLED)
 	$(PINS) build/lock/build >> build/lock/pins; \
 	cat build/lock/pins build/lock/dev.in > build/lock/all.in; \
 	$(COMPILE) -o build/lock/all build/lock/all.in; \
+	{ $(PINS) build/lock/all; cat build/lock/bench.in; } > build/lock/all-and-bench.in; \
+	$(COMPILE) -o build/lock/bench build/lock/all-and-bench.in; \
 	{ \
 	    echo '# Made by `make lock`. Three parts; the Dockerfile reads the marker lines.'; \
 	    echo '# --- runtime'; cat build/lock/runtime; \
@@ -133,5 +146,10 @@ lock: $(INSTALLED)
 	    echo '# --- development'; $(WITHOUT) build/lock/above build/lock/all; \
 	} > build/lock/new; \
 	mv build/lock/new requirements.lock; \
+	{ \
+	    echo '# Made by `make lock`: what `make bench` needs beside requirements.lock.'; \
+	    $(WITHOUT) build/lock/all build/lock/bench; \
+	} > build/lock/new; \
+	mv build/lock/new tests/bench/requirements.txt; \
 	rm -rf build/lock; \
 	echo "requirements.lock: $$(grep -c == requirements.lock) packages."

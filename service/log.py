@@ -1,9 +1,10 @@
 """Logging set up: one line per event on one stream, in JSON or for a terminal, scrubbed once more as a last resort."""
 
+import json
 import logging
 import sys
 from collections.abc import Collection, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -77,7 +78,8 @@ def configure(
 
 def _renderer(format: str, out: TextIO) -> Processor:  # noqa: A002
     if format == "json":
-        return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+        encode = json.JSONEncoder(ensure_ascii=False, default=str).encode  # made once, not for every line
+        return structlog.processors.JSONRenderer(serializer=lambda event, **_: encode(event))
     return structlog.dev.ConsoleRenderer(
         colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=20
     )
@@ -108,9 +110,14 @@ def _scrubbed(_logger: WrappedLogger, _method: str, event: EventDict, *, secrets
     for key, value in event.items():
         if key.startswith("_") or (key in _IDS and key != "event"):
             kept[key] = value
-        elif not _DROPPED & set(key.lower().split("_")):
+        elif not _dropped(key):
             kept[key] = _value(key, value, secrets)
     return kept
+
+
+@lru_cache(maxsize=256)
+def _dropped(key: str) -> bool:
+    return not _DROPPED.isdisjoint(key.lower().split("_"))
 
 
 def _value(key: str, value: object, secrets: Collection[str]) -> Any:

@@ -66,6 +66,7 @@ async def serving(app: ASGIApp, *sockets: socket.socket) -> AsyncIterator[None]:
         lifespan="off",
         ws="none",
         server_header=False,
+        proxy_headers=False,  # what a proxy says of the caller is not asked for
         timeout_graceful_shutdown=_GRACE,
     )
     server = _Server(config)

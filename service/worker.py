@@ -328,6 +328,9 @@ class Worker:
                 self._woken.set()
         except StoreUnavailable as exc:
             self._alarm("alarm.store_unavailable", reason=str(exc))
+        except Exception:  # noqa: BLE001 - a bug: logged whole; the leave to try runs out, and somebody tries again
+            self._metrics.alarm("alarm.unexpected_error")
+            _log.exception("alarm.unexpected_error", lane=probe.lane)
 
     async def _checked(self, lane: str) -> Fault | None:
         try:

@@ -1,4 +1,4 @@
-"""The world around one real process: a provider and a mail server that the test directs, and the record from outside."""
+"""The world around a real process: a provider and a mail server that a test directs, and the record from outside."""
 
 import asyncio
 import signal
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 
@@ -86,7 +86,9 @@ class Outside:
             "read_transaction": id_,
             "capture": id_,
             "cdn": next(file for file, owner in self.provider.file_owners.items() if owner == id_),
-            **dict.fromkeys((Phase.RCPT, Phase.DATA, Phase.CONTENT), address(name)),
+            Phase.RCPT: address(name),
+            Phase.DATA: address(name),
+            Phase.CONTENT: address(name),
         }.get(at, "")
         fault, kind = Fault(name=name, count=1, where=where), Kind(about=name, at=(at,), how=how)
 
@@ -167,7 +169,7 @@ async def until(happened: Callable[[], object], *, within: float = 60) -> None:
 
 
 @contextmanager
-def record(database_url: str) -> Iterator[Callable[[LiteralString], Any]]:
+def record(database_url: str) -> Iterator[Callable[[str], Any]]:
     """Open the database behind the service's back; yield what executes a statement, each committed at once."""
     if database_url.startswith("sqlite"):
         path = database_url.removeprefix("sqlite:///")
@@ -178,7 +180,7 @@ def record(database_url: str) -> Iterator[Callable[[LiteralString], Any]]:
             connection.close()
     else:
         with psycopg.connect(database_url, autocommit=True) as opened:
-            yield opened.execute
+            yield lambda statement: opened.execute(statement.encode())
 
 
 def an_hour_passes(database_url: str, ids: Iterable[str]) -> None:
@@ -187,18 +189,17 @@ def an_hour_passes(database_url: str, ids: Iterable[str]) -> None:
     with record(database_url) as execute:
         times = ("leased_until", "due_at", "no_send_before")
         earlier = ", ".join(f"{name} = {name} - {_HOUR}" for name in times)
-        execute(f"UPDATE deliveries SET {earlier} WHERE id IN ({listed})")  # type: ignore[arg-type]
+        execute(f"UPDATE deliveries SET {earlier} WHERE id IN ({listed})")
         for table in ("sends", "captures"):
-            moved = f"UPDATE {table} SET begun_at = begun_at - {_HOUR} WHERE delivery_id IN ({listed})"  # noqa: S608
-            execute(moved)  # type: ignore[arg-type]
+            moved = f"UPDATE {table} SET begun_at = begun_at - {_HOUR} WHERE delivery_id IN ({listed})"
+            execute(moved)
 
 
 @asynccontextmanager
 async def open_outside(database_url: str, cwd: Path, **settings: str) -> AsyncIterator[Outside]:
     """Open everything around a process that is not started yet; `settings` are without their prefix."""
     with listen() as sock:
-        port = sock.getsockname()[1]
-        url = origin(sock)
+        port, url = sock.getsockname()[1], origin(sock)
     gate, faults, witness = Gate(), Faults(Random(11)), Witness()
     server = MailServer(clock=gate, random=Random(7), faults=faults, arrived=witness.mail, credentials=("shop", "sm7p"))
     async with (

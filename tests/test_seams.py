@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,31 +85,33 @@ TWICE = "taken twice"
 
 # --- stopping between two commits -------------------------------------------------------------------------------------
 
-_UNCLAIMED = {
+Statements = Mapping[str, tuple[str, ...]]
+
+_UNCLAIMED: Statements = {
     "sqlite": (
-        "CREATE TRIGGER unclaimed BEFORE UPDATE OF lease_token ON deliveries"
-        " WHEN NEW.id = '{id}' BEGIN SELECT RAISE(IGNORE); END",
+        """CREATE TRIGGER unclaimed BEFORE UPDATE OF lease_token ON deliveries
+            WHEN NEW.id = '{id}' BEGIN SELECT RAISE(IGNORE); END""",
     ),
     "postgresql": (
         "CREATE FUNCTION unclaimed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-        "CREATE TRIGGER unclaimed BEFORE UPDATE OF lease_token ON deliveries"
-        " FOR EACH ROW WHEN (NEW.id = '{id}') EXECUTE FUNCTION unclaimed()",
+        """CREATE TRIGGER unclaimed BEFORE UPDATE OF lease_token ON deliveries
+            FOR EACH ROW WHEN (NEW.id = '{id}') EXECUTE FUNCTION unclaimed()""",
     ),
 }
-_STUCK = {
+_STUCK: Statements = {
     "sqlite": (
-        "CREATE VIEW ages AS"
-        " WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 1000000000) SELECT i FROM n",
-        "CREATE TRIGGER stuck BEFORE UPDATE OF outcome ON deliveries"
-        " WHEN NEW.id = '{id}' AND NEW.outcome = 'completed' BEGIN SELECT count(*) FROM ages; END",
+        """CREATE VIEW ages AS
+            WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 1000000000) SELECT i FROM n""",
+        """CREATE TRIGGER stuck BEFORE UPDATE OF outcome ON deliveries
+            WHEN NEW.id = '{id}' AND NEW.outcome = 'completed' BEGIN SELECT count(*) FROM ages; END""",
     ),
     "postgresql": (
         "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(12); RETURN NEW; END'",
-        "CREATE TRIGGER stuck BEFORE UPDATE OF outcome ON deliveries"
-        " FOR EACH ROW WHEN (NEW.id = '{id}' AND NEW.outcome = 'completed') EXECUTE FUNCTION stuck()",
+        """CREATE TRIGGER stuck BEFORE UPDATE OF outcome ON deliveries
+            FOR EACH ROW WHEN (NEW.id = '{id}' AND NEW.outcome = 'completed') EXECUTE FUNCTION stuck()""",
     ),
 }
-_FREED = {
+_FREED: Statements = {
     "sqlite": ("DROP TRIGGER IF EXISTS {name}",),
     "postgresql": (
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
@@ -119,11 +121,11 @@ _FREED = {
 }
 
 
-def stop(outside: Outside, statements: dict[str, tuple[str, ...]], **words: str) -> None:
+def stop(outside: Outside, statements: Statements, **words: str) -> None:
     """Have the database itself keep a delivery from its next commit, or let it go."""
     with record(outside.database_url) as execute:
         for statement in statements[outside.database_url.partition(":")[0]]:
-            execute(statement.format(**words))  # type: ignore[arg-type]
+            execute(statement.format(**words))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ CALLBACK_PATH = "/callback"
 """What follows the public URL's own path."""
 
 _SCHEME = "v0-hmac-sha256"
+_PLAIN = re.compile(r"[A-Za-z0-9*._-]*")  # stands for itself in a form-encoded query
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _PATH_SAFE = "/%:@!$&'()*+,;=~|[]^"  # what a browser's URL leaves alone in a path, besides letters and digits
 
@@ -141,8 +142,10 @@ def _read_header(header: str) -> tuple[str, list[bytes]]:
 
 
 def _decoded(piece: bytes) -> str:
-    return unquote_to_bytes(piece).decode(errors="replace")
+    return (unquote_to_bytes(piece) if b"%" in piece else piece).decode(errors="replace")
 
 
 def _encoded(piece: str) -> str:
+    if _PLAIN.fullmatch(piece):
+        return piece
     return quote_plus(piece, safe="*").replace("~", "%7E")

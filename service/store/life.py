@@ -133,7 +133,7 @@ def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime)
     delivery = held.delivery
     of_its_round = send.round == delivery.round  # an earlier one ends nothing: the resend stays as it ended
     if delivery.delivered_at is None:
-        delivery = replace(delivery, delivered_at=send.settled_at or now)
+        delivery = _in_order(delivery, replace(delivery, delivered_at=send.settled_at or now))
     if delivery.delivery_proof is None:
         delivery = replace(delivery, delivery_proof=send.proof)
     if of_its_round:
@@ -157,7 +157,7 @@ def capture_settled(
     if delivery.captured_at is None:
         delivery = replace(delivery, captured_at=began_at or known_at)
     if delivery.captured_known_at is None:
-        delivery = replace(delivery, captured_known_at=known_at)
+        delivery = _in_order(delivery, replace(delivery, captured_known_at=known_at))
     after = replace(held, delivery=delivery)
     return after if _in_step(held, begun_under) else _told_late(after, now, opens=True)
 
@@ -191,7 +191,7 @@ def stated(held: Held, request: Request, now: datetime) -> Held:
         delivery_proof=held.delivery.delivery_proof or Proof.PERSON,
         send_to=None,
     )
-    return replace(again, delivery=delivery)
+    return replace(again, delivery=_in_order(held.delivery, delivery))
 
 
 def released(held: Held, now: datetime) -> Held:
@@ -288,9 +288,24 @@ def _fresh(delivery: Delivery) -> Delivery:
     )
 
 
+def _in_order(before: Delivery, after: Delivery) -> Delivery:
+    """Return `after` so that it shows which of the two effects became known first, also where clocks do not agree.
+
+    `captured_known_at` is bent for it, and not `delivered_at`: the order is all that the former is there for.
+    """
+    delivered, known = after.delivered_at, after.captured_known_at
+    if delivered is None or known is None:
+        return after
+    if before.delivered_at is None and before.captured_known_at is not None and known >= delivered:
+        return replace(after, captured_known_at=delivered - timedelta(microseconds=1))
+    if before.captured_known_at is None and before.delivered_at is not None and known < delivered:
+        return replace(after, captured_known_at=delivered)
+    return after
+
+
 def _keeping(old: Delivery, new: Delivery) -> Delivery:
     """Return `new` with what is not the claim's to write taken from the row, and the facts of both."""
-    return replace(
+    kept = replace(
         new,
         id=old.id,
         account_id=old.account_id,
@@ -316,3 +331,4 @@ def _keeping(old: Delivery, new: Delivery) -> Delivery:
         captured_known_at=old.captured_known_at or new.captured_known_at,
         voided_at=old.voided_at or new.voided_at,
     )
+    return _in_order(old, kept)

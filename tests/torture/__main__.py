@@ -18,7 +18,7 @@ from tests.postgres import running_server
 from tests.torture.chaos import Chaos
 from tests.torture.site import Site, open_site
 
-EVERY = 0.7  # seconds between two sales of a site, about
+EVERY = 0.5  # seconds between two sales of a site, about
 
 
 def say(line: str) -> None:

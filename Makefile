@@ -30,7 +30,7 @@ help:
 	@echo 'make bench          how fast it is, against what: about ten minutes (BENCH_ARGS="1 4" for some of it)'
 	@echo 'make check          ruff, its formatting, and mypy --strict'
 	@echo 'make format         mends what ruff can mend'
-	@echo 'make lock           writes requirements.lock and tests/bench/requirements.txt anew (LOCK_ARGS=--upgrade for newer versions)'
+	@echo 'make lock           pins every version anew, the bench'"'"'s too (LOCK_ARGS=--upgrade for newer ones)'
 	@echo 'make clean          removes .venv and everything else that was built; never data/'
 
 demo: $(INSTALLED)

@@ -55,7 +55,7 @@ from service.retention import retention
 from service.serving import listen, serving
 from service.settings import Need, Settings, SettingsError, load_settings
 from service.statement import Auditor
-from service.store import SchemaOutdated, open_store
+from service.store import SchemaOutdated, open_store, sharing
 from service.store import migrate as migrate_store
 from service.subscription import LOOKED_AFTER_EVERY, Ensured, Wanted, Watch, ensure
 from service.web.health import Trouble, admin_app
@@ -482,7 +482,7 @@ async def check(settings: Settings) -> list[CheckResult]:
     """Try the settings for real: store, token, channels, templates, public URL."""
     clock = SystemClock()
     tried = partial(_tried, settings)
-    results = [await tried("store", _check_store(settings))]
+    results = [await tried("store", _check_store(settings)), *_check_sharing(settings)]
     async with AsyncExitStack() as stack:
         payments = await stack.enter_async_context(dintero_of(settings, clock))
         results.append(await tried("token", payments.check()))
@@ -550,6 +550,19 @@ async def _check_store(settings: Settings) -> str:
     async with open_store(settings.database_url.get_secret_value(), clock=SystemClock(), migrate=False) as store:
         await store.ping()
     return "answers and commits"
+
+
+def _check_sharing(settings: Settings) -> list[CheckResult]:
+    """Warn of a file that several processes work on where that can harm it; the service itself may be the one other."""
+    found = sharing(settings.database_url.get_secret_value())
+    if found is None or found.harmless or len(found.others) <= 1:
+        return []
+    detail = (
+        f"{len(found.others)} processes have the SQLite file open ({', '.join(map(str, sorted(found.others)))}), and "
+        f"with SQLite {found.version} (before 3.51.3, 3.50.7 and 3.44.6) two that write at the same instant can damage "
+        "it. To mend it: let one `serve` do everything, with no `worker` beside it, or use a newer SQLite or PostgreSQL"
+    )
+    return [CheckResult(name="sharing", ok=False, detail=detail)]
 
 
 # --- the demo's view -------------------------------------------------------------------------------------------------

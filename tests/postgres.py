@@ -3,11 +3,13 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,45 @@ _WHILE_WE_LIVE = '"$@" </dev/null & server=$!; cat >/dev/null; kill -INT $server
 _SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=200", "listen_addresses=")
 
 
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """A server with files of its own. It has one user, `postgres`, without a password."""
+
+    folder: Path  # of its socket
+    command: list[Any]
+    account: dict[str, Any]
+    _shell: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Run it, and return when it answers."""
+        log = self.folder / "log"
+        with log.open("ab") as output:
+            self._shell = subprocess.Popen(
+                ["/bin/sh", "-c", _WHILE_WE_LIVE, "sh", *self.command],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                **self.account,
+            )
+        _wait_until_ready(self.folder, log)
+
+    def crash(self) -> None:
+        """Stop it at once: connections break off, nothing is written down any more, and the next start recovers."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGQUIT)
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop it, if it runs."""
+        if self._shell is not None:
+            with self._shell:  # leaving closes its standard input and waits
+                self._shell = None
+
+
 @contextmanager
-def running_server(*settings: str) -> Iterator[Path]:
-    """Start a server, yield the folder of its socket, stop it. It has one user, `postgres`, without a password."""
+def installed_server(*settings: str) -> Iterator[Server]:
+    """Prepare a server that does not run yet, and stop it in the end."""
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp", ignore_cleanup_errors=True) as name:  # a short path
         folder = Path(name)
         binaries = _binaries()
@@ -44,24 +82,22 @@ def running_server(*settings: str) -> Iterator[Path]:
             "-N",
         ]
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **account)
-        yield from _served(folder, [binaries / "postgres", "-D", data, "-k", folder], [*_SETTINGS, *settings], account)
-
-
-def _served(folder: Path, command: list[Any], settings: list[str], account: dict[str, Any]) -> Iterator[Path]:
-    options = [word for setting in settings for word in ("-c", setting)]
-    log = folder / "log"
-    with log.open("wb") as output:
-        shell = subprocess.Popen(
-            ["/bin/sh", "-c", _WHILE_WE_LIVE, "sh", *command, *options],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            cwd=folder,
-            **account,
+        options = [word for setting in (*_SETTINGS, *settings) for word in ("-c", setting)]
+        server = Server(
+            folder=folder, command=[binaries / "postgres", "-D", data, "-k", folder, *options], account=account
         )
-    with shell:  # leaving closes its standard input and waits
-        _wait_until_ready(folder, log)
-        yield folder
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def running_server(*settings: str) -> Iterator[Path]:
+    """Start a server, yield the folder of its socket, stop it."""
+    with installed_server(*settings) as server:
+        server.start()
+        yield server.folder
 
 
 def _wait_until_ready(folder: Path, log: Path) -> None:

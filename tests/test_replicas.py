@@ -223,7 +223,7 @@ async def a_capture_in_doubt_is_not_repeated_before_it_must_have_shown(two: Two)
 
 
 @pytest.mark.parametrize("first_is_ahead", [True, False], ids=["the first ahead", "the second ahead"])
-async def test_clocks_that_do_not_agree(database_url: str, first_is_ahead: bool) -> None:  # noqa: FBT001
+async def test_clocks_that_do_not_agree(database_url: str, first_is_ahead: bool) -> None:
     async with open_two(database_url, first_is_ahead=first_is_ahead) as two:
         await a_delay_is_the_same_for_all(two)
         await a_lease_is_as_long_for_all(two)

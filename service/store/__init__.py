@@ -10,8 +10,9 @@ from service.store.engines import READERS, Engines, engines
 from service.store.errors import SchemaOutdated
 from service.store.record import SqlStore
 from service.store.schema import bring_up, migrate, require_current
+from service.store.sharing import sharing
 
-__all__ = ["SchemaOutdated", "SqlStore", "migrate", "open_store"]
+__all__ = ["SchemaOutdated", "SqlStore", "migrate", "open_store", "sharing"]
 
 
 @asynccontextmanager

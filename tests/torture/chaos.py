@@ -45,9 +45,9 @@ _SHORT = {
 }
 # Always there: most of a send's or a capture's time is between its effect and the answer, so that kills fall there.
 _ALWAYS = {
-    "mail taken, reply slow": Kind(about="the reply takes a while", at=(Phase.CONTENT,), how=Behaviour(delay=0.4)),
+    "mail taken, reply slow": Kind(about="the reply takes a while", at=(Phase.CONTENT,), how=Behaviour(delay=1)),
     "captured, answer slow": Kind(
-        about="the answer takes a while", at=("capture",), how=Answer(after=True, body="usual", delay=0.4)
+        about="the answer takes a while", at=("capture",), how=Answer(after=True, body="usual", delay=1)
     ),
 }
 FAULTS: dict[str, Kind] = {n: k for n, k in KINDS.items() if not any(word in n for word in _TOO_LONG)} | _SHORT
@@ -74,7 +74,7 @@ class Chaos:
     async def rage(self, until: Callable[[], bool]) -> None:
         """Go on until the time is over."""
         for name, kind in _ALWAYS.items():
-            self._site.faults.commit(Fault(name=name, probability=0.4), kind)
+            self._site.faults.commit(Fault(name=name, probability=0.5), kind)
         deeds = [deed for weight, deed in self._deeds for _ in range(weight)]
         while not until():
             deed = self._random.choice(deeds)

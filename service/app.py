@@ -26,6 +26,7 @@ from service.concerns import findings
 from service.decide import Rules
 from service.delivery import (
     PROVIDER_LANE,
+    CaptureOrder,
     Channel,
     ChannelContext,
     Clock,
@@ -108,6 +109,8 @@ async def open_app(
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock, timeouts))
         rules = rules_of(settings)
+        capture_first = settings.capture_order is CaptureOrder.BEFORE_DELIVERY
+        trial = settings.bytes_in_hand // 4 if capture_first else 0
         parts = Parts(
             store=store,
             payments=payments,
@@ -115,7 +118,8 @@ async def open_app(
             renderer=renderer,
             inspector=await stack.enter_async_context(open_inspector()),
             rules=rules,
-            room=Room(limit=settings.bytes_in_hand, largest=settings.max_pdf_bytes),
+            room=Room(limit=settings.bytes_in_hand - trial, largest=settings.max_pdf_bytes),
+            trial_room=Room(limit=trial, largest=settings.max_pdf_bytes),
             born_at=await store.born_at(),
             clock=clock,
             jitter=jitter,

@@ -26,33 +26,34 @@ def texts(context: click.Context, parameter: click.Parameter, values: tuple[str,
     return tuple(said for value in values if (said := text(context, parameter, value)))
 
 
-class Moment(click.ParamType):
-    """A date or an ISO time, UTC unless it names a zone. A date is its first moment, or (`end`) the next day's."""
+def moment(value: str, *, end: bool = False) -> datetime:
+    """Read a date or an ISO time, UTC unless it names a zone; a date is its first moment, or (`end`) the next day's."""
+    try:
+        at = datetime.fromisoformat(value)
+        is_date = at.time() == time() and at.tzinfo is None and not set("T: ") & set(value.upper())
+        if is_date and end:
+            at += timedelta(days=1)
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is neither a date (2026-11-22) nor a time (2026-11-22T10:00+01:00)"
+        ) from None
 
-    name = "time"
 
-    def __init__(self, *, end: bool = False) -> None:
-        self._end = end
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return an aware time in UTC."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            at = datetime.fromisoformat(value)
-            is_date = at.time() == time() and at.tzinfo is None and not set("T: ") & set(value.upper())
-            if is_date and self._end:
-                at += timedelta(days=1)
-            return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither a date (2026-11-22) nor a time (2026-11-22T10:00+01:00)", param, ctx)
+def _end(value: str) -> datetime:
+    return moment(value, end=True)
 
 
 _BY = (
     click.option("--outcome", "outcomes", multiple=True, type=_OUTCOMES, help="This outcome; may be given again."),
     click.option("--channel", metavar="NAME", callback=text, help="Sent by this channel."),
-    click.option("--since", type=Moment(), help="Received then or later: a date or an ISO time, UTC unless it says."),
-    click.option("--until", type=Moment(end=True), help="Received before then; a date includes that day."),
+    click.option(
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help="Received then or later: a date or an ISO time, UTC unless it says.",
+    ),
+    click.option("--until", type=_end, metavar="TIME", help="Received before then; a date includes that day."),
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from service.cli_choice import Moment
+from service.cli_choice import moment
 from service.cli_frame import load, now, plain_trouble, print_json, request, width
 from service.cli_progress import looking
 from service.delivery import DeliveryFailure
@@ -56,7 +56,7 @@ class _Looked:
 @click.option(
     "--since",
     metavar="DATE",
-    type=Moment(),
+    type=moment,
     help="What was created then or later: a date or an ISO time, UTC unless it says.  [default: 24 hours ago]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")

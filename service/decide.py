@@ -187,15 +187,20 @@ def by_age(
     What the provider has our own capture of, and the record has none, was handled before: delivered, if that is what
     comes first. What is older than the record, or collected already when we hear of it, is for a person to release.
     """
-    if delivery.delivered_at is not None or captures or delivery.round or delivery.released:
+    if delivery.delivered_at is not None or captures or delivery.round:
         return None
     begun = transaction.collection.begun
-    if any(e.success and e.reference == capture_reference(transaction.id) for e in transaction.collection.events):
+    ours = [e for e in transaction.collection.events if e.reference == capture_reference(transaction.id)]
+    if any(event.success for event in ours):
         if rules.order is CaptureOrder.AFTER_DELIVERY:
             reason = "delivered before this record knew of it: Dintero has our own capture"
             return Close(outcome=Outcome.COMPLETED, reason=reason)
         return _held("captured by us before this record knew of it, and not known whether it was delivered")
-    if delivery.attempt or transaction.collection.paid:
+    if delivery.released or transaction.collection.paid:
+        return None
+    if ours and rules.order is CaptureOrder.AFTER_DELIVERY:
+        return _held("a capture of ours, which follows a delivery, had failed before this record knew of it")
+    if delivery.attempt:
         return None
     created = transaction.created_at or delivery.received_at
     if created < born_at - OLDER_THAN_THE_RECORD:
@@ -255,7 +260,12 @@ def next_effect(
     capture_first = rules.order is CaptureOrder.BEFORE_DELIVERY and not begun
     effect = StartCapture() if capture_first else next_send(delivery, sends, rules, now)
     late = by_due_date(delivery, transaction, rules, now)
-    return late if late and isinstance(effect, Deliver | StartCapture) else effect
+    if late is None or not isinstance(effect, Deliver | StartCapture):
+        return effect
+    if isinstance(effect, Deliver) and effect.again:
+        reason = f"it is not known whether the customer got it, and it is {late.reason}"
+        return replace(late, reason=reason, alarm="alarm.unconfirmed")
+    return late
 
 
 def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: datetime) -> Decision:

@@ -589,6 +589,7 @@ class Probe:
     lane: str
     token: str
     probes: int
+    since: datetime  # when the pause began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -955,6 +956,9 @@ class Store(Protocol):
 
     async def take_probe(self, account_id: str, lanes: Sequence[str], *, lease: float) -> Probe | None:
         """Return leave to try a lane at fault whose time has come; nobody else gets it for `lease` seconds."""
+
+    async def renew_probe(self, probe: Probe, *, lease: float) -> None:
+        """Keep the leave to try for as long again, if it has not passed on to another."""
 
     async def end_probe(self, probe: Probe, *, fault: str | None, next_in: float) -> bool:
         """Write how a probe ended: without `fault` the pause is over (return True), else the next is in `next_in` s."""

@@ -6,7 +6,7 @@ from service.decide import LONGEST_DELAY, Fault, Rules
 from service.delivery import PROVIDER_LANE, Pause
 
 BLOCKS = 3
-"""Refusals by policy in a row, with nothing accepted between them, after which a lane counts as at fault."""
+"""Deliveries refused by policy in a row, with none accepted between them, after which a lane counts as at fault."""
 LONGEST_PROBE_DELAY = 60.0
 
 
@@ -19,7 +19,7 @@ class Lanes:
         self._most: Mapping[str, int] = dict.fromkeys(self.names, concurrency)
         self._taken = dict.fromkeys(self.names, 0)
         self._paused: frozenset[str] = frozenset()
-        self._blocks = dict.fromkeys(self.names, 0)
+        self._blocked: dict[str, set[str]] = {name: set() for name in self.names}  # ids of deliveries
         self.any_at_fault = False
 
     def free(self, lane: str) -> int:
@@ -44,17 +44,23 @@ class Lanes:
 
     def know(self, pauses: Sequence[Pause]) -> None:
         """Take in which pauses are in force."""
-        self._paused = frozenset(pause.lane for pause in pauses)
+        paused = frozenset(pause.lane for pause in pauses)
+        for lane in self._paused - paused:
+            self._blocked[lane].clear()  # what was refused before the lane worked again says nothing of it now
+        self._paused = paused
         self.any_at_fault = any(pause.by is None for pause in pauses)
 
-    def met(self, fault: Fault | None, sent: str | None) -> Fault | None:
-        """Take in how a pass ended: return what it has now shown to be at fault."""
-        if sent in self._blocks:
-            self._blocks[sent] = 0
+    def met(self, delivery_id: str, fault: Fault | None, sent: str | None) -> Fault | None:
+        """Take in how a pass ended: return what it has now shown to be at fault.
+
+        One message that is refused again and again is that message's trouble, and not the lane's.
+        """
+        if sent is not None:
+            self._blocked[sent].clear()
         if fault is None or not fault.blocked:
             return fault
-        self._blocks[fault.lane] = self._blocks.get(fault.lane, 0) + 1
-        return fault if self._blocks[fault.lane] >= BLOCKS else None
+        self._blocked[fault.lane].add(delivery_id)
+        return fault if len(self._blocked[fault.lane]) >= BLOCKS else None
 
     def pause(self, lane: str) -> None:
         """Know of a pause that has just been made."""

@@ -21,7 +21,7 @@ class Meaning(StrEnum):
     """What is to be made of a listed transaction."""
 
     MISSED = "missed"  # there is something to deliver, and nobody told us
-    VOIDED = "voided"  # delivered and captured, and voided since, which the record does not know
+    VOIDED = "voided"  # voided since the customer got it, or may have, which the record does not know
     HELD = "held"  # recorded, and not sent until a person says so
     RECORDED = "recorded"
     UNFINISHED = "unfinished"  # the customer has not finished: its callback, or a later look, brings it
@@ -62,7 +62,8 @@ def _of_recorded(transaction: Transaction, recorded: Delivery) -> Meaning:
     if is_held(recorded):
         return Meaning.HELD if transaction.standing not in _ENDED else Meaning.RECORDED
     voided = transaction.standing is Standing.VOIDED and recorded.voided_at is None
-    if voided and recorded.outcome is Outcome.COMPLETED:
+    had_it = recorded.outcome is Outcome.COMPLETED or (recorded.outcome is Outcome.FAILED and recorded.attempt)
+    if voided and had_it:
         return Meaning.VOIDED
     # "Never completed by the customer", who did so after all; what is skipped for another reason stays so.
     finished = recorded.outcome is Outcome.SKIPPED and recorded.closed_waiting and transaction.standing in _TO_DELIVER

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
 
-from service.decide import Fault, Rules
+from service.decide import Fault, Rules, tick
 from service.delivery import (
     PROVIDER_LANE,
     Claim,
@@ -33,6 +34,7 @@ POISONED_AFTER = 5
 SUSPECTS_EVERY = 30.0
 STRAYS_EVERY = 600.0
 ALONE_SECONDS = 20.0
+CHECK_SECONDS = 90.0
 _log = structlog.get_logger()
 
 
@@ -68,7 +70,8 @@ class Worker:
         self._poll = poll
         self._alone = alone
         self._in_hand: dict[asyncio.Task[Fault | None], Claim] = {}
-        self._probe: asyncio.Task[None] | None = None
+        self._probes: dict[str, asyncio.Task[None]] = {}  # by lane: one that hangs keeps no other from being tried
+        self._trying: dict[str, Probe] = {}
         self._woken = asyncio.Event()
         self._more = False  # whether the last look left due work behind for want of slots
         self._suspects_at = clock.monotonic()
@@ -110,11 +113,10 @@ class Worker:
         while True:
             await self._look_at_pauses()
             claimed = await self._claim_all()
-            if not claimed and await self._claim_suspect() is None and self._probe is None:
+            if not claimed and await self._claim_suspect() is None and not self._probes:
                 return passes
             passes += claimed or 1
-            await asyncio.gather(*self._in_hand, *([self._probe] if self._probe else []))
-            self._probe = None
+            await asyncio.gather(*self._in_hand, *self._probes.values())
 
     # --- taking work -------------------------------------------------------------------------------------------------
 
@@ -235,7 +237,7 @@ class Worker:
 
         try:
             passed = await self._pass(claim, move)
-            fault = self._lanes.met(passed.fault, passed.sent)
+            fault = self._lanes.met(claim.delivery.id, passed.fault, passed.sent)
             if fault is not None:
                 await self._pause(fault)
             await self._store.save(claim, passed.delivery, passed.schedule, passed.entries)
@@ -254,6 +256,7 @@ class Worker:
 
     async def _pass(self, claim: Claim, move: Callable[[str], bool]) -> Passed:
         if claim.delivery.claims > POISONED_AFTER:
+            await self._pipeline.abandon(claim)
             return self._failed(claim, f"{POISONED_AFTER} attempts in a row ended without being recorded")
         try:
             return await self._pipeline.advance(claim, move)
@@ -305,9 +308,16 @@ class Worker:
 
     async def _look_at_pauses(self) -> None:
         self._lanes.know(await self._store.pauses(self._account_id))
-        if self._lanes.any_at_fault and (self._probe is None or self._probe.done()):
-            probe = await self._store.take_probe(self._account_id, self._lanes.names, lease=self._lease)
-            self._probe = asyncio.create_task(self._try(probe)) if probe else None
+        while self._lanes.any_at_fault and (idle := [name for name in self._lanes.names if name not in self._probes]):
+            probe = await self._store.take_probe(self._account_id, idle, lease=self._lease)
+            if probe is None:
+                return
+            task = asyncio.create_task(self._try(probe))
+            self._probes[probe.lane], self._trying[probe.lane] = task, probe
+            task.add_done_callback(partial(self._tried, probe.lane))
+
+    def _tried(self, lane: str, _: asyncio.Task[None]) -> None:
+        del self._probes[lane], self._trying[lane]
 
     async def _pause(self, fault: Fault) -> None:
         """Claim nothing from a lane that is at fault, on any replica, until a probe gets through."""
@@ -320,7 +330,7 @@ class Worker:
     async def _try(self, probe: Probe) -> None:
         """See whether a lane works again: by its own check first, which costs no delivery anything, then by one."""
         try:
-            fault = await self._checked(probe.lane) or await self._carried(probe.lane)
+            fault = await self._checked(probe.lane) or await self._carried(probe)
             reason, wait = (fault.reason, fault.retry_after) if fault else (None, None)
             next_in = probe_delay(self._rules, probe.probes + 1, wait)
             if await self._store.end_probe(probe, fault=reason, next_in=next_in):
@@ -334,7 +344,10 @@ class Worker:
 
     async def _checked(self, lane: str) -> Fault | None:
         try:
-            await self._tries[lane]()
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self._tries[lane]()
+        except TimeoutError:
+            return Fault(lane=lane, reason=f"no answer to a check within {CHECK_SECONDS:g} s")
         except DeliveryFailure as failure:
             retry_after = failure.retry_after if isinstance(failure, TransientFailure) else None
             return Fault(lane=lane, reason=failure.reason, retry_after=retry_after)
@@ -344,14 +357,17 @@ class Worker:
             return Fault(lane=lane, reason=f"unexpected error: {type(exc).__name__}")
         return None
 
-    async def _carried(self, lane: str) -> Fault | None:
+    async def _carried(self, probe: Probe) -> Fault | None:
         """Take one delivery through the lane; None also when nothing waits for it."""
+        lane = probe.lane
         for waiting in self._lanes.names if lane == PROVIDER_LANE else (lane,):
             claims = await self._store.claim(
                 self._account_id, waiting, 1, lease=self._lease, suspects=False, probing=lane
             )
             for claim in claims:
-                fault = await self._start(claim, waiting, probing=lane)
+                # Its give-up clock stood still since the pause began, which only the pause's end writes down.
+                stopped = replace(claim, delivery=tick(claim.delivery, probe.since, runs=False))
+                fault = await self._start(stopped, waiting, probing=lane)
                 return fault if fault is not None and fault.lane == lane else None
         return None
 
@@ -360,11 +376,12 @@ class Worker:
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
-            claims = list(self._in_hand.values())
-            if not claims:
-                continue
+            claims, probes = list(self._in_hand.values()), list(self._trying.values())
             try:
-                await self._store.renew(claims, lease=self._lease)
+                if claims:
+                    await self._store.renew(claims, lease=self._lease)
+                for probe in probes:
+                    await self._store.renew_probe(probe, lease=self._lease)
             except StoreUnavailable as exc:
                 # Who cannot renew starts no new effect: the store itself refuses an intent whose lease has run out.
                 self._alarm("alarm.store_unavailable", reason=str(exc))
@@ -374,9 +391,9 @@ class Worker:
             await asyncio.wait(list(self._in_hand), timeout=self._stop_grace)
 
     def _abandon(self) -> list[asyncio.Task[Any]]:
-        if self._probe is not None:
-            self._probe.cancel()
+        for probe in self._probes.values():
+            probe.cancel()
         left: list[asyncio.Task[Any]] = list(self._in_hand)
         for task in left:
             task.cancel()
-        return left if self._probe is None else [*left, self._probe]
+        return [*left, *self._probes.values()]

@@ -18,6 +18,7 @@ from service.delivery import (
     Request,
     Step,
     TransientFailure,
+    UnconfirmedFailure,
 )
 from tests.fakes import ACCOUNT, a_delivery, a_transaction
 from tests.workbench import ID, RULES, Bench
@@ -132,6 +133,33 @@ async def test_with_the_capture_first_our_own_lost_one_proves_no_delivery(bench:
     assert bench.channel.sent == []
 
 
+async def test_a_failed_capture_of_ours_that_the_record_lost_shows_a_delivery_too(bench: Bench) -> None:
+    bench.payments.begin(ID, capture_reference(ID), success=False)
+    await bench.arrive()
+    assert is_held(await bench.work())
+    await bench.store.release(ID, KARI)
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+
+
+async def test_released_in_the_backup_and_delivered_since_it_is_adopted_all_the_same(bench: Bench) -> None:
+    await bench.arrive()
+    await bench.store.release(ID, KARI)
+    bench.payments.begin(ID, capture_reference(ID))
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+    assert bench.channel.sent == []
+
+
+async def test_what_somebody_stopped_meanwhile_is_not_released(bench: Bench) -> None:
+    bench.born_at = bench.clock.now()
+    bench.payments.change(ID, created_at=bench.clock.now() - 2 * DAY)
+    await bench.arrive()
+    await bench.work()
+    await bench.store.cancel(ID, KARI)
+    assert (await bench.store.release(ID, KARI)).outcome is Outcome.CANCELLED
+    await bench.work()
+    assert bench.channel.sent == []
+
+
 async def test_our_own_capture_in_the_record_holds_nothing(bench: Bench) -> None:
     bench.rules = BEFORE
     bench.channel.plan = [TransientFailure("451 try again later")]
@@ -190,6 +218,19 @@ async def test_an_invoice_about_to_be_due_stops_before_any_effect(bench: Bench, 
     await bench.store.resend(ID, replace(KARI, even_late=True))
     assert (await bench.work()).outcome is Outcome.COMPLETED
     assert len(bench.channel.sent) == 1
+
+
+async def test_too_late_for_a_repeat_it_says_that_the_customer_may_have_it(bench: Bench) -> None:
+    bench.channel.plan = [UnconfirmedFailure("lost")]
+    await bench.arrive()
+    await bench.work()
+    bench.payments.change(ID, due_date=bench.clock.now().date())
+    with capture_logs() as logs:
+        delivery = await bench.work(after=901)
+    assert delivery.outcome is Outcome.FAILED
+    assert "not known whether the customer got it" in (delivery.reason or "")
+    assert "due" in (delivery.reason or "")
+    assert "alarm.unconfirmed" in [log["event"] for log in logs]
 
 
 async def test_a_delivered_one_is_captured_however_late(bench: Bench) -> None:

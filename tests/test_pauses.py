@@ -3,21 +3,27 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
 from structlog.testing import capture_logs
 
 from service.delivery import (
     PROVIDER_LANE,
     AccountFailure,
     Outcome,
+    Request,
     SendingBlocked,
     Settled,
+    Standing,
     TransientFailure,
+    UnconfirmedFailure,
 )
 from service.lanes import BLOCKS, probe_delay
 from tests.fakes import ACCOUNT, a_transaction
 from tests.workbench import ID, RULES, Bench
 
 WRONG = AccountFailure("the mail relay did not let us sign in: 535")
+LATER = TransientFailure("451 4.7.1 greylisted")
+LOST = UnconfirmedFailure("the mail relay's answer to the message was lost")
 POLICY = SendingBlocked("the mail relay refused the message: 550 5.7.1 blocked")
 
 
@@ -167,12 +173,105 @@ async def test_an_accepted_message_between_them_begins_the_count_anew(bench: Ben
     assert await paused(bench) == []
 
 
+async def test_one_mail_that_is_refused_again_and_again_does_not_stop_the_others(bench: Bench) -> None:
+    bench.channel.plan = [POLICY] * 9
+    await bench.arrive()
+    worker = bench.worker()
+    for _ in range(BLOCKS + 2):
+        await worker.drain()
+        bench.clock.advance(301)
+    assert len(bench.channel.plan) < 9 - BLOCKS
+    assert await paused(bench) == []
+
+
+async def test_what_was_refused_before_a_pause_is_not_counted_after_it(bench: Bench) -> None:
+    bench.channel.plan = [POLICY] * BLOCKS
+    worker = bench.worker()
+    await several(bench, BLOCKS)
+    await worker.drain()
+    assert await paused(bench) == ["email"]
+    bench.clock.advance(61)
+    await worker.drain()
+    assert await paused(bench) == []
+    bench.channel.plan = [POLICY]
+    await bench.arrive()
+    await worker.drain()
+    assert await paused(bench) == []
+
+
 async def test_what_was_begun_on_a_paused_channel_goes_no_further_than_to_its_lane(bench: Bench) -> None:
     await bench.store.pause(ACCOUNT, "email", "535", by="kari", probe_in=None)
     await bench.arrive()
     delivery = await bench.work()
     assert (delivery.lane, delivery.attempt) == ("email", 0)
     assert bench.payments.documents == [], "no document is fetched for what cannot be sent"
+
+
+@pytest.mark.parametrize("answer", [LATER, WRONG], ids=["greylisted", "still wrong"])
+async def test_the_probes_own_delivery_loses_no_patience_to_the_pause(bench: Bench, answer: Exception) -> None:
+    bench.channel.plan = [LATER]
+    await bench.arrive()
+    await bench.work()
+    await bench.store.pause(ACCOUNT, "email", "535", by=None, probe_in=60)
+    bench.channel.checks_plan = [WRONG] * 30
+    for _ in range(30):
+        await bench.work(after=3600)
+    bench.channel.plan = [answer]
+    delivery = await bench.work(after=3600)
+    assert delivery.outcome is Outcome.OPEN
+    assert delivery.patience_used < 600
+
+
+async def test_stated_while_the_channel_is_paused_it_is_captured_at_once(bench: Bench) -> None:
+    bench.channel.plan = [WRONG]
+    await bench.arrive()
+    await bench.work()
+    await bench.store.pause(ACCOUNT, "email", "the relay is gone for a week", by="kari", probe_in=None)
+    await bench.store.resolve(ID, Request(by="kari", at=bench.clock.now(), reason="by post"), delivered=True)
+    assert (await bench.work(after=3600)).outcome is Outcome.COMPLETED
+
+
+async def test_a_late_answer_is_captured_while_the_channel_is_paused(bench: Bench) -> None:
+    bench.channel.plan = [LOST]
+    await bench.arrive()
+    await bench.work()
+    await bench.store.pause(ACCOUNT, "email", "the relay is gone for a week", by="kari", probe_in=None)
+    (send,) = await bench.store.sends(ID)
+    await bench.store.settle_send(replace(send, outcome=Settled.ACCEPTED, answer="250"), ())
+    assert (await bench.work(after=3600)).outcome is Outcome.COMPLETED
+
+
+async def test_a_void_is_seen_while_the_channel_is_paused(bench: Bench) -> None:
+    bench.channel.plan = [LOST]
+    await bench.arrive()
+    await bench.work()
+    await bench.store.pause(ACCOUNT, "email", "the relay is gone for a week", by="kari", probe_in=None)
+    bench.payments.change(ID, standing=Standing.VOIDED)
+    await bench.arrive(event=True)
+    assert (await bench.work(after=3600)).outcome is Outcome.CANCELLED
+
+
+async def test_a_check_that_hangs_keeps_no_other_lane_from_being_tried(bench: Bench) -> None:
+    for lane in ("email", PROVIDER_LANE):
+        await bench.store.pause(ACCOUNT, lane, "535", by=None, probe_in=1)
+    bench.clock.advance(2)
+    checked = asyncio.Event()
+
+    async def hangs() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async def answers() -> str:
+        checked.set()
+        return ""
+
+    bench.channel.check = hangs  # type: ignore[method-assign]
+    bench.payments.check = answers  # type: ignore[method-assign]
+    worker = bench.worker()
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait_for(checked.wait(), 10)
+    worker.stop()
+    await asyncio.wait_for(running, 5)
 
 
 async def test_a_probe_ends_with_the_worker(bench: Bench) -> None:

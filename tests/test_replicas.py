@@ -13,19 +13,20 @@ from typing import Any
 import pytest
 
 from service.app import App, open_app
-from service.delivery import Outcome, Result, Settled, Step
+from service.delivery import Arrival, Outcome, Result, Settled, Step
 from service.dintero.wire import Timeouts
 from service.settings import Need, load_settings
 from service.simulator.deeds import Answer, Behaviour, Phase
 from service.simulator.faults import Fault, Kind
 from tests.conftest import emptied
 from tests.fakes import ACCOUNT, MovedClock
-from tests.outside import HELD, Outside, an_hour_passes, open_outside, until
+from tests.outside import HELD, Outside, address, an_hour_passes, open_outside, until
 from tests.processes import Running
 from tests.stage import Stage, environment, open_stage
 from tests.torture.site import open_site
 
 ANSWERED = Answer(after=True, body="usual", delay=HELD)
+LATER = "451 4.7.1 Greylisted, please try again in 600 seconds"
 SEED = 20
 KILLS = 8
 
@@ -86,8 +87,9 @@ async def test_a_lease_that_runs_out_while_its_owner_still_works(database_url: s
         owner.process.send_signal(signal.SIGSTOP)
         outside.gate.open()  # the answers are there, and nobody takes them
 
+        outside.mail.script.on(Phase.RCPT, Behaviour(reply=LATER), recipient=address("fetched"), times=1)
         async with another(outside) as app:
-            while not await is_done(outside, fetched, captured) or await doubts(outside, taken, repeated) < 2:
+            while not await is_done(outside, captured) or await missed(outside, taken, repeated, fetched) < 3:
                 await app.worker.drain()
                 await asyncio.sleep(0.05)
             await asyncio.to_thread(an_hour_passes, outside.database_url, [repeated])
@@ -96,6 +98,8 @@ async def test_a_lease_that_runs_out_while_its_owner_still_works(database_url: s
 
         owner.process.send_signal(signal.SIGCONT)
         await until(lambda: alarms(owner, "alarm.lease_lost") == 4)
+        assert not outside.copies("fetched")  # the other one has it, and knows that it is to wait
+        await asyncio.to_thread(an_hour_passes, outside.database_url, [fetched])
         await outside.settled()
         await outside.judge()
         assert {name: len(outside.copies(name)) for name in ("taken", "repeated", "captured", "fetched")} == {
@@ -104,7 +108,7 @@ async def test_a_lease_that_runs_out_while_its_owner_still_works(database_url: s
         assert [send.outcome for send in await outside.store.sends(taken)] == [Settled.ACCEPTED]
         assert await told(outside, taken) == [Result.UNCONFIRMED, Result.ACCEPTED]
         assert await told(outside, repeated) == [Result.UNCONFIRMED, Result.ACCEPTED, Result.ACCEPTED]
-        assert await told(outside, fetched) == [Result.ACCEPTED]
+        assert await told(outside, fetched) == [Result.REFUSED, Result.ACCEPTED]
         assert len(outside.provider.captures_asked) == 4
 
 
@@ -112,9 +116,9 @@ async def is_done(outside: Outside, *ids: str) -> bool:
     return all(delivery.outcome is Outcome.COMPLETED for delivery in await outside.store.known(ids))
 
 
-async def doubts(outside: Outside, *ids: str) -> int:
+async def missed(outside: Outside, *ids: str) -> int:
     sends = [send for id_ in ids for send in await outside.store.sends(id_)]
-    return sum(send.outcome is Settled.UNCONFIRMED for send in sends)
+    return sum(send.outcome in (Settled.UNCONFIRMED, Settled.REFUSED) for send in sends)
 
 
 async def told(outside: Outside, id_: str) -> list[Result]:
@@ -168,7 +172,7 @@ class Two:
 
 @asynccontextmanager
 async def open_two(database_url: str, *, first_is_ahead: bool) -> AsyncIterator[Two]:
-    settings = {"DELIVERY_LEASE_SECONDS": "60", "DELIVERY_UNCONFIRMED_DELAY": "900"}
+    settings = {"DELIVERY_LEASE_SECONDS": "60", "DELIVERY_UNCONFIRMED_DELAY": "900", "DELIVERY_RETRY_DELAYS": "20"}
     timeouts = Timeouts(read=0.2, whole=0.3)
     async with open_stage(database_url, settings=settings, timeouts=timeouts) as stage:
         env = environment(stage.running, stage.mail, public_url=stage.url, database_url=database_url) | settings
@@ -182,7 +186,7 @@ async def open_two(database_url: str, *, first_is_ahead: bool) -> AsyncIterator[
 async def a_delay_is_the_same_for_all(two: Two) -> None:
     two.stage.mail.script.on(Phase.RCPT, Behaviour(reply="451 4.3.0 Local error"), times=1)
     id_ = await two.begin()
-    assert await two.goes_on(after=55) == 0
+    assert await two.goes_on(after=15) == 0
     assert await two.goes_on(after=6) == 1
     delivery = await two.stage.delivery(id_)
     assert (delivery.outcome, delivery.progress) == (Outcome.COMPLETED, ("delivered", "captured"))
@@ -203,7 +207,9 @@ async def a_send_in_doubt_is_repeated_after_the_delay_and_as_it_was(two: Two) ->
     two.stage.mail.script.on(Phase.CONTENT, Behaviour(drop=True, keep=True), times=1)
     id_ = await two.begin()
     before = len(two.stage.mail.inbox)
-    await two.goes_on(after=890)
+    await two.second.store.receive(Arrival(account_id=ACCOUNT, transaction_id=id_, at=two.stage.clock.now()))
+    assert await two.goes_on(after=690) == 1
+    assert await two.goes_on(after=200) == 0
     assert len(two.stage.mail.inbox) == before
     await two.goes_on(after=15)
     first, second = two.stage.mail.inbox[-2:]

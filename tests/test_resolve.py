@@ -3,21 +3,28 @@
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.delivery import (
+    PROVIDER_LANE,
     AlreadySent,
+    Capture,
     CaptureOrder,
+    Claim,
     Outcome,
     PermanentFailure,
     Proof,
     Result,
     Schedule,
     Settled,
+    Standing,
     Step,
     TransientFailure,
     UnconfirmedFailure,
 )
 from service.store import SqlStore
+from service.worker import POISONED_AFTER
+from tests.fakes import ACCOUNT
 from tests.store_values import AT, CLOSED, NEVER, SETTLED, capture, claimed, only, request, send
 from tests.workbench import ID, RULES, Bench
 
@@ -83,6 +90,22 @@ async def test_an_open_one_in_doubt_needs_no_waiting(bench: Bench) -> None:
     await bench.work()
     await bench.store.resolve(ID, STATED, delivered=False)
     assert (await bench.work()).outcome is Outcome.COMPLETED, "not before UNCONFIRMED_DELAY is about what is in doubt"
+
+
+async def test_not_delivered_goes_where_its_resend_was_to_go(bench: Bench) -> None:
+    """An older round that was stated says nothing of this one."""
+    bench.payments.plan["capture"] = [TransientFailure("503")] * 50
+    await bench.arrive()
+    await bench.store.resolve(ID, STATED, delivered=True)
+    await bench.work()
+    await bench.store.resend(ID, replace(request(to="new@nordmann.example"), even_late=True))
+    bench.channel.plan = [LOST]
+    await bench.work()
+    after = await bench.store.resolve(ID, STATED, delivered=False)
+    assert (after.round, after.send_to, after.even_late) == (1, "new@nordmann.example", True)
+    await bench.work()
+    after = await bench.store.resolve(ID, STATED, delivered=False)
+    assert (after.round, after.even_late) == (2, True)
 
 
 async def test_a_failed_resend_that_a_person_brought_is_done(bench: Bench) -> None:
@@ -187,3 +210,67 @@ async def test_what_is_under_way_when_it_is_stopped_is_in_doubt_until_somebody_k
     assert [s.outcome for s in await store.sends(claim.delivery.id)] == [late]
     assert [c.outcome for c in await store.captures(claim.delivery.id)] == [late]
     assert (await only(store)).outcome is Outcome.CANCELLED
+
+
+async def test_a_voided_one_that_had_failed_after_its_delivery_is_over(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [PermanentFailure("400")]
+    await bench.arrive()
+    assert (await bench.work()).outcome is Outcome.FAILED
+    bench.payments.change(ID, standing=Standing.VOIDED)
+    await bench.arrive(event=True)
+    with capture_logs() as logs:
+        delivery = await bench.work()
+    assert (delivery.outcome, delivery.progress) == (Outcome.CANCELLED, ("delivered",))
+    assert delivery.voided_at is not None
+    assert "alarm.voided_after_delivery" in [log["event"] for log in logs]
+
+
+async def test_an_event_that_is_no_void_leaves_what_failed_as_it_is(bench: Bench) -> None:
+    bench.channel.plan = [PermanentFailure("550 5.1.1 no such user")]
+    await bench.arrive()
+    before = await bench.work()
+    await bench.arrive(event=True)
+    after = await bench.work()
+    assert (after.outcome, after.reason, after.due_at) == (Outcome.FAILED, before.reason, None)
+    assert bench.channel.sent == []
+
+
+async def test_a_pass_that_ends_early_says_what_a_dead_process_left_in_doubt(bench: Bench) -> None:
+    await bench.arrive()
+    (claim,) = await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=False)
+    await bench.store.begin_send(claim, send(ID))
+    bench.payments.plan["read"] = [PermanentFailure("404")]
+    assert (await bench.work(after=61)).outcome is Outcome.FAILED
+    assert [s.outcome for s in await bench.store.sends(ID)] == [Settled.UNCONFIRMED]
+
+
+async def test_poison_says_so_too(bench: Bench) -> None:
+    await bench.arrive()
+    for _ in range(POISONED_AFTER):
+        claims = await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=False)
+        claims += await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=True)
+        bench.clock.advance(61)
+    await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=True)
+    (again,) = claims
+    del again
+    assert (await bench.work(after=61)).outcome is Outcome.FAILED
+
+
+async def test_a_second_capture_that_meets_a_late_202_waits_for_it(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [LOST]
+    await bench.arrive()
+    await bench.work()
+    (lost,) = await bench.store.captures(ID)
+    begin = bench.store.begin_capture
+
+    async def after_the_202(claim: Claim, capture: Capture) -> None:
+        late = replace(lost, outcome=Settled.PENDING, event_request_id="r1")
+        await bench.store.settle_capture(late, ())
+        await begin(claim, capture)
+
+    bench.store.begin_capture = after_the_202  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        delivery = await bench.work(after=120)
+    assert delivery.outcome is Outcome.OPEN
+    assert len(bench.payments.captures) == 1
+    assert "alarm.unexpected_error" not in [log["event"] for log in logs]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx2 as httpx
 import pytest
 
 from service.delivery import CaptureOrder, Delivery, Outcome, Settled
@@ -172,6 +173,18 @@ async def is_postponed(outside: Outside, id_: str) -> bool:
     return delivery is not None and delivery.postponed > 0
 
 
+async def call_again(outside: Outside, id_: str) -> None:
+    """Have the provider call once more, and wait until the process has looked: it may not send before it is time."""
+    path = f"/v1/transactions/{id_}"
+    reads = sum(seen.path == path for seen in outside.provider.requests)
+    call = next(attempt for attempt in outside.running.caller.attempts if f"transaction_id={id_}&" in attempt.url)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.request(call.method, call.url, headers=call.headers)).status_code == 200
+    await until(lambda: sum(seen.path == path for seen in outside.provider.requests) > reads)
+    while (await known(outside, id_)).claims:  # it is in hand
+        await asyncio.sleep(0.01)
+
+
 async def known(outside: Outside, id_: str) -> Delivery:
     delivery = await outside.delivery(id_)
     assert delivery is not None
@@ -202,6 +215,7 @@ async def test_killed_at_every_seam(database_url: str, tmp_path: Path, order: Ca
         with freed_in_the_end(outside):
             async with outside.serving() as service:
                 ids = {seam.name: await reach(outside, seam) for seam in SEAMS}
+                await call_again(outside, ids["postponed"])
                 ids["unclaimed"] = outside.sell("unclaimed")
                 stop(outside, _UNCLAIMED, id=ids["unclaimed"])
                 await until(lambda: outside.told(ids["unclaimed"]) == [200])

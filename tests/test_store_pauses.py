@@ -102,6 +102,60 @@ async def test_one_process_tries_at_a_time(store: SqlStore, clock: MovedClock) -
     assert await store.pauses(ACCOUNT) == ()
 
 
+async def test_a_probe_that_takes_long_is_kept_while_its_process_lives(store: SqlStore, clock: MovedClock) -> None:
+    await at_fault(store)
+    clock.advance(61)
+    first = await probe(store)
+    assert first is not None
+    for _ in range(5):
+        clock.advance(40)
+        await store.renew_probe(first, lease=60)
+        assert await probe(store) is None
+    assert await store.end_probe(first, fault=None, next_in=60)
+
+
+async def test_one_lane_is_tried_beside_another(store: SqlStore, clock: MovedClock) -> None:
+    for lane in LANES:
+        await at_fault(store, lane)
+    clock.advance(61)
+    taken = [await probe(store), await probe(store)]
+    assert {found.lane for found in taken if found} == set(LANES)
+
+
+@pytest.mark.parametrize("first", LANES)
+async def test_pauses_that_overlap_take_their_time_off_once(store: SqlStore, clock: MovedClock, first: str) -> None:
+    await waits_for_email(store, running=True)
+    clock.advance(1800)
+    second = next(lane for lane in LANES if lane != first)
+    await at_fault(store, first)
+    clock.advance(1000)
+    await at_fault(store, second)
+    clock.advance(1000)
+    await store.resume(ACCOUNT, first)
+    clock.advance(1000)
+    await store.resume(ACCOUNT, second)
+    since = (await only(store)).patience_since
+    assert since is not None
+    assert abs((clock.now() - since).total_seconds() - 1800) < 5
+
+
+@pytest.mark.parametrize("outer", LANES)
+async def test_a_pause_within_another_takes_nothing_off(store: SqlStore, clock: MovedClock, outer: str) -> None:
+    await waits_for_email(store, running=True)
+    inner = next(lane for lane in LANES if lane != outer)
+    clock.advance(100)
+    await at_fault(store, outer)
+    clock.advance(1000)
+    await at_fault(store, inner)
+    clock.advance(1000)
+    await store.resume(ACCOUNT, inner)
+    clock.advance(1000)
+    await store.resume(ACCOUNT, outer)
+    since = (await only(store)).patience_since
+    assert since is not None
+    assert abs((clock.now() - since).total_seconds() - 100) < 5
+
+
 async def test_a_probe_that_fails_waits_for_the_next(store: SqlStore, clock: MovedClock) -> None:
     await at_fault(store)
     clock.advance(61)

@@ -51,6 +51,7 @@ class Bench:
             inspector=FakeInspector(),
             rules=self.rules,
             room=Room(limit=2**26, largest=2**20),
+            trial_room=Room(limit=2**26, largest=2**20),
             born_at=self.born_at,
             clock=self.clock,
             jitter=lambda: 0.5,

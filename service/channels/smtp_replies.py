@@ -18,9 +18,14 @@ from service.delivery import (
 from service.privacy import scrub
 
 _ENHANCED = re.compile(r"\s*[#\[(]?([245])(\.\d{1,3}\.\d{1,3})\b")
+_TIMED = r"(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hours?)"
+_ABOUT = r"\s+(?:about\s+|at\s+least\s+)?"
+# Beside a word that asks us to wait: other numbers are limits ("100 messages in 1 hour"), or a time of day ("after
+# 14:05:00").
 _WAIT = re.compile(
-    r"\b(?:in|after|for|wait)\s+(?:about\s+|at\s+least\s+)?"
-    r"(?:(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hours?)|(\d\d):(\d\d):(\d\d))\b",
+    r"\b(?:(?:re)?try|again|back|wait|gr[ae]y.?list(?:ed|ing)?)\b"
+    rf"(?:(?:[^\d.;]{{0,30}}?\b(?:in|for|after))?{_ABOUT}{_TIMED}"
+    rf"|[^\d.;]{{0,30}}?\b(?:in|for){_ABOUT}(\d\d):(\d\d):(\d\d))\b",
     re.IGNORECASE,
 )
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -51,15 +56,25 @@ class Rule:
 
 _OPENING = frozenset({Phase.CONNECT, Phase.AUTH})
 _AUTH, _MAIL, _RCPT = (frozenset({phase}) for phase in (Phase.AUTH, Phase.MAIL, Phase.RCPT))
+_BETWEEN = frozenset({Phase.RCPT, Phase.DATA})
+_SIZED = frozenset({Phase.MAIL, Phase.DATA, Phase.CONTENT})
 _GREYLISTED = re.compile(r"gr[ae]y.?list", re.IGNORECASE)
 _BAD_NAME = re.compile(
     r"\b(block(ed|s)? (using|by|due|list)|(black|block|deny).?list|listed (at|in|by)|[dr]?n?s?bl\b|spam|banned|abuse|"
     r"unsolicited|reputation)",
     re.IGNORECASE,
 )
+_NO_RELAY = r"relay(ing)? ((access|is) )?(denied|not|prohibited|forbidden|disallowed)|(unable to|can ?not|not) relay"
 _POLICY = re.compile(
-    rf"{_BAD_NAME.pattern}|\b(relay|policy|blocked|dmarc|dkim|spf|not (permitted|allowed|authori[sz]ed))", re.IGNORECASE
+    rf"{_BAD_NAME.pattern}|\b(policy|blocked|dmarc|dkim|spf|not (permitted|allowed|authori[sz]ed)|{_NO_RELAY})",
+    re.IGNORECASE,
 )
+_NOBODY = re.compile(  # of that name; a relay that checks the sender's address finds nobody there in the same words
+    r"^(?!.*\bsender)(?s:.*)\b((user|recipient|mailbox|address|account) (is )?(unknown|not found|does ?n.t exist|"
+    r"does not exist)|(unknown|no such|invalid|non-?existent) (local )?(user|recipient|mailbox|address|account))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_BAD_SYNTAX = re.compile(r"\b(bad|invalid|malformed|illegal)\b.*\b(address|recipient|mailbox)\b", re.IGNORECASE)
 
 RULES: tuple[Rule, ...] = (
     # Our account. RFC 4954: sign in first, or otherwise. 5.7.30: signing in with a password is switched off.
@@ -72,6 +87,8 @@ RULES: tuple[Rule, ...] = (
     # What we send. RFC 7372, Google and Microsoft: the mail's authentication, our address's name and its standing;
     # these are never greylisting, so they mean the same with a 4.
     Rule(SendingBlocked, r"[45].. [45]\.7\.([2-4]\d|[5-7]\d\d)"),
+    Rule(SendingBlocked, r"5..( 5\.7\..*)?", words=_BAD_NAME),
+    Rule(RecipientRefused, r"5.*", _RCPT, _NOBODY),  # whatever code it comes with
     Rule(SendingBlocked, r"5.. 5\.7\..*|554"),
     Rule(SendingBlocked, r"5..", words=_POLICY),
     # For now. A 4.7.0 or 4.7.1 is greylisting or throttling, unless its words are about our standing.
@@ -81,10 +98,14 @@ RULES: tuple[Rule, ...] = (
     Rule(AccountFailure, r"454( 4\.7\..*)?", _MAIL),  # RFC 4954, RFC 3207: signing in or TLS does not work just now
     Rule(TransientFailure, r"4.*"),
     # This mail. Before the recipient is named, only its size is the mail's own: the next would be refused as well.
-    Rule(MessageTooLarge, r"5.. 5\.(3\.4|2\.3)|552"),
+    Rule(MessageTooLarge, r"5.. 5\.(3\.4|2\.3)"),
+    Rule(MessageTooLarge, r"552", _SIZED),  # at RCPT it is the mailbox that is full
     Rule(AccountFailure, r"5.*", _MAIL),
     Rule(RecipientRefused, r"5.. 5\.1\.(1|2|3|6|10)"),
     Rule(RecipientRefused, r"5.. 5\.(1\.\d+|4\.[14])|550 5\.5\.0|55[013]", _RCPT),  # 5.4.1, 5.5.0: Microsoft's
+    Rule(RecipientRefused, r"501", _RCPT, _BAD_SYNTAX),
+    # We do not understand each other; a new connection begins anew.
+    Rule(TransientFailure, r"50[0-4]( 5\.5\..*)?", _BETWEEN),
     Rule(PermanentFailure, r"5.*"),  # a full or closed mailbox (5.2.x) too: another day it may take a mail
 )
 

@@ -15,7 +15,7 @@ from service.decide import (
 )
 from service.delivery import Claim, Outcome
 from service.pipeline.capturing import settle_open_capture, start_capture
-from service.pipeline.ending import end, look_at_completed
+from service.pipeline.ending import end, look_at_closed
 from service.pipeline.reading import learn_collection, read, resolve
 from service.pipeline.room import Room
 from service.pipeline.sending import deliver, settle_open_sends
@@ -35,22 +35,31 @@ class Pipeline:
 
         Raises `LeaseLost` and `StoreUnavailable`; the intents it committed tell the next pass where it was.
         """
-        work = Work(
-            parts=self._parts,
-            claim=claim,
-            claimed_at=self._parts.clock.now(),
-            delivery=claim.delivery,
-            sends=list(claim.sends),
-            captures=list(claim.captures),
-            entries=[],
-            move=move,
-        )
-        if claim.delivery.outcome is Outcome.COMPLETED:
-            return await look_at_completed(work)
+        work = _work(self._parts, claim, move)
+        if claim.delivery.outcome in (Outcome.COMPLETED, Outcome.FAILED):
+            return await look_at_closed(work)
         return end(work, await _run(work))
+
+    async def abandon(self, claim: Claim) -> None:
+        """Say of what a dead process left of a delivery that is given up that its outcome is not known."""
+        await settle_open_sends(_work(self._parts, claim, lambda _lane: False))
+
+
+def _work(parts: Parts, claim: Claim, move: Callable[[str], bool]) -> Work:
+    return Work(
+        parts=parts,
+        claim=claim,
+        claimed_at=parts.clock.now(),
+        delivery=claim.delivery,
+        sends=list(claim.sends),
+        captures=list(claim.captures),
+        entries=[],
+        move=move,
+    )
 
 
 async def _run(work: Work) -> Ending:
+    await settle_open_sends(work)  # first: however the pass ends, the record says what is in doubt
     decision = await read(work) or await _next(work)
     while isinstance(decision, Deliver | StartCapture):
         act = deliver(work, decision) if isinstance(decision, Deliver) else start_capture(work)
@@ -61,7 +70,6 @@ async def _run(work: Work) -> Ending:
 
 async def _next(work: Work) -> Decision:
     now, transaction = work.parts.clock.now(), work.known
-    await settle_open_sends(work)
     in_doubt = any(send.outcome in IN_DOUBT for send in work.sends)
     verdict: Ending | None = by_standing(work.delivery, transaction, in_doubt=in_doubt, now=now)
     verdict = verdict or await resolve(work) or by_content(transaction)

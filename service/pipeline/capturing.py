@@ -8,6 +8,7 @@ from service.capture import capture_request
 from service.decide import (
     Close,
     Ending,
+    Requeue,
     Told,
     Wait,
     after_failed_capture,
@@ -27,6 +28,7 @@ from service.delivery import (
     CaptureRequest,
     CommitInDoubt,
     Entry,
+    IntentOpen,
     Outcome,
     PermanentFailure,
     Result,
@@ -47,7 +49,7 @@ async def start_capture(work: Work) -> Ending | None:
     """Ask for the capture; None when it took effect, or when the transaction changed meanwhile."""
     basis = work.known
     if not delivered(work.delivery, work.sends):
-        async with work.parts.room.place() as place:
+        async with work.parts.trial_room.place() as place:
             prepared = await prepare(work, place)
         if not isinstance(prepared, Prepared):
             return prepared
@@ -59,6 +61,8 @@ async def start_capture(work: Work) -> Ending | None:
     work.move(PROVIDER_LANE)
     request = capture_request(work.known)
     capture = await _begin_capture(work, request)
+    if capture is None:
+        return Requeue(lane=PROVIDER_LANE)
     began = work.parts.clock.monotonic()
     try:
         answer = await work.parts.payments.capture(request)
@@ -73,7 +77,8 @@ async def start_capture(work: Work) -> Ending | None:
     return await _answered(work, capture, answer, began)
 
 
-async def _begin_capture(work: Work, request: CaptureRequest) -> Capture:
+async def _begin_capture(work: Work, request: CaptureRequest) -> Capture | None:
+    """Commit the intent; None when an earlier one, given up for lost, turns out to be under way after all."""
     capture = Capture(
         id=f"{request.transaction_id}#{len(work.captures) + 1}",
         delivery_id=work.delivery.id,
@@ -84,6 +89,8 @@ async def _begin_capture(work: Work, request: CaptureRequest) -> Capture:
     )
     try:
         await work.parts.store.begin_capture(work.claim, capture)
+    except IntentOpen:
+        return None
     except CommitInDoubt:
         await _settle_capture(work, replace(capture, outcome=Settled.REFUSED, detail="never asked for"))
         raise

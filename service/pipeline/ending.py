@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import structlog
 
-from service.decide import Close, Ending, Requeue, Wait, delay_of, delivered, gives_up, tick
+from service.decide import IN_DOUBT, Close, Ending, Requeue, Wait, delay_of, delivered, gives_up, tick
 from service.delivery import DecidedBy, Outcome, Result, Schedule, Standing, Step
 from service.pipeline.reading import read
 from service.pipeline.work import Passed, Work, alarm, enter, ids, told_already
@@ -115,8 +115,8 @@ def _look_again_later(work: Work, delay: float) -> Passed:
     return Passed(delivery=kept, schedule=Schedule(due_in=again), entries=())
 
 
-async def look_at_completed(work: Work) -> Passed:
-    """See whether a completed delivery was voided since; its outcome stays what it is."""
+async def look_at_closed(work: Work) -> Passed:
+    """See whether a delivery was voided since it was closed: what is completed stays so, what failed is over."""
     ending = await read(work)
     if isinstance(ending, Wait):
         delay = delay_of(ending, work.delivery.postponed, work.parts.rules, work.parts.jitter)
@@ -126,8 +126,13 @@ async def look_at_completed(work: Work) -> Passed:
         return Passed(delivery=again, schedule=schedule, entries=(), fault=ending.fault)
     if work.transaction and work.known.standing is Standing.VOIDED and work.delivery.voided_at is None:
         now = work.parts.clock.now()
+        completed = work.delivery.outcome is Outcome.COMPLETED
+        words = f"voided at Dintero after it {'was completed' if completed else 'had failed'}"
         work.delivery = replace(work.delivery, voided_at=work.known.voided_at or now)
-        enter(work, Step.CLOSE, Result.ACCEPTED, detail="voided at Dintero after it was completed")
-        alarm(work, "alarm.voided_after_delivery", "voided at Dintero after it was completed")
+        if not completed:
+            work.delivery = replace(work.delivery, outcome=Outcome.CANCELLED, reason=words, closed_at=now)
+        enter(work, Step.CLOSE, Result.ACCEPTED if completed else Result.SKIPPED, detail=words)
+        if completed or work.delivery.delivered_at or any(send.outcome in IN_DOUBT for send in work.sends):
+            alarm(work, "alarm.voided_after_delivery", words)
     closed = replace(work.delivery, postponed=0)
     return Passed(delivery=closed, schedule=Schedule(due_in=None), entries=tuple(work.entries))

@@ -15,6 +15,7 @@ from service.delivery import (
     DeliveryFailure,
     Entry,
     Intent,
+    IntentOpen,
     Message,
     Outcome,
     PermanentFailure,
@@ -139,8 +140,8 @@ def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Compo
 async def _begin_send(work: Work, send: Send) -> Ending | None:
     try:
         await work.parts.store.begin_send(work.claim, send)
-    except AlreadySent:
-        # Whoever made an earlier intent has learned that it was accepted: the next pass goes on from there.
+    except (AlreadySent, IntentOpen):
+        # Whoever made an earlier intent has written to it meanwhile: the next pass goes on from there.
         return Requeue(lane=PROVIDER_LANE)
     except CommitInDoubt:
         # Nothing is sent on a doubtful intent; if it did get in, it ends here as refused.

@@ -55,7 +55,8 @@ class Parts:
     renderer: Renderer
     inspector: Inspector
     rules: Rules
-    room: Room
+    room: Room  # for what is sent
+    trial_room: Room  # for what is only prepared, so that a capture waits for no slow relay
     born_at: datetime  # the record's birth
     clock: Clock
     jitter: Callable[[], float]

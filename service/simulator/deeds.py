@@ -13,7 +13,7 @@ NEVER = math.inf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The provider answers a request like this. `retry_after` is in seconds, and so is `delay`, which comes before it."""
+    """The provider answers a request like this. `retry_after` is in seconds, and so is `delay`, before the answer."""
 
     status: int = 200
     message: str = ""

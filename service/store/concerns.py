@@ -47,7 +47,8 @@ def ago(length: timedelta) -> ColumnElement[datetime]:
 
 def _in_doubt() -> ColumnElement[bool]:
     of_round = and_(sends.c.delivery_id == deliveries.c.id, sends.c.round == deliveries.c.round)
-    doubtful = exists().where(of_round, sends.c.outcome == Settled.UNCONFIRMED.value)
+    in_doubt = [Settled.UNCONFIRMED.value, Settled.OPEN.value]  # open: of who died, and nobody has looked since
+    doubtful = exists().where(of_round, sends.c.outcome.in_(in_doubt))
     accepted = exists().where(of_round, sends.c.outcome == Settled.ACCEPTED.value)
     stated = func.coalesce(deliveries.c.stated_round, -1) == deliveries.c.round
     return and_(deliveries.c.attempt > 0, not_(stated), doubtful, not_(accepted))

@@ -26,7 +26,6 @@ from service.store.rows import Held
 
 _UNDELIVERED = frozenset({Outcome.OPEN, Outcome.FAILED})  # a retry of what failed goes where its resend was to go
 _GIVEN_UP = frozenset({Outcome.FAILED, Outcome.SKIPPED})
-_LOOKED_AT = frozenset({Outcome.OPEN, Outcome.COMPLETED})
 _HAS_IT = "the customer has the invoice"
 RECONCILE = "reconcile"
 """The source of an arrival that nobody notified us of."""
@@ -57,13 +56,16 @@ def arrived(held: Held, arrival: Arrival, now: datetime) -> tuple[Held, Received
     if delivery.outcome is Outcome.SKIPPED or delivery.closed_waiting:
         reopened = replace(held, delivery=_reopened(delivery))
         return woken(reopened, now), Received.REOPENED
-    if delivery.outcome is Outcome.COMPLETED and arrival.event:
+    if arrival.event and _may_be_voided(delivery):
         return woken(held, now), Received.WOKEN
     return held, Received.UNCHANGED
 
 
 def woken(held: Held, now: datetime) -> Held:
-    """Return the row due now at the latest, and so that a save in flight sees that it was woken."""
+    """Return the row due now at the latest, and so that a save in flight sees that it was woken.
+
+    It is the transaction that is looked at first: a channel that is paused, or full, must not keep anybody from that.
+    """
     return replace(held, delivery=_due_by(held.delivery, now), wakes=held.wakes + 1)
 
 
@@ -83,7 +85,7 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
     """
     if held.lease_token != claim.token:
         raise LeaseLost
-    kept = _keeping(held.delivery, delivery)
+    kept = _keeping(held.delivery, delivery, claimed=claim.delivery)
     woken_since = held.wakes > claim.wakes
     if held.asked > claim.wakes:
         # An operator's retry or resend that came meanwhile is not lost, even if this step would have closed the row.
@@ -94,7 +96,7 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
         kept = replace(kept, no_send_before=now + timedelta(seconds=schedule.no_send_for))
     due = None if schedule.due_in is None else now + timedelta(seconds=schedule.due_in)
     kept = replace(kept, due_at=due, send_to=kept.send_to if kept.outcome in _UNDELIVERED else None)
-    if woken_since and kept.outcome in _LOOKED_AT:
+    if woken_since and (kept.outcome is Outcome.OPEN or _may_be_voided(kept)):
         kept = _due_by(kept, now)
     return replace(held, delivery=kept, lease_token=None, leased_until=None, seen=claim.wakes)
 
@@ -194,6 +196,13 @@ def stated(held: Held, request: Request, now: datetime) -> Held:
     return replace(again, delivery=_in_order(held.delivery, delivery))
 
 
+def may_be_released(held: Held) -> bool:
+    """Tell whether the row is held, or may yet be: it is open, and its age not looked at."""
+    delivery = held.delivery
+    is_held = delivery.outcome is Outcome.FAILED and (delivery.reason or "").startswith("held:")
+    return delivery.outcome is Outcome.OPEN or is_held
+
+
 def released(held: Held, now: datetime) -> Held:
     """Return the row as `retried`, and not to be held again."""
     again = retried(held, now)
@@ -248,7 +257,13 @@ def _customer_has_it(delivery: Delivery) -> Delivery:
 
 
 def _due_by(delivery: Delivery, now: datetime) -> Delivery:
-    return replace(delivery, due_at=now if delivery.due_at is None else min(delivery.due_at, now))
+    due_at = now if delivery.due_at is None else min(delivery.due_at, now)
+    return replace(delivery, due_at=due_at, lane=PROVIDER_LANE)
+
+
+def _may_be_voided(delivery: Delivery) -> bool:
+    """Tell whether an event at the provider is worth a look at a closed delivery: the customer has it, or may."""
+    return delivery.outcome is Outcome.COMPLETED or (delivery.outcome is Outcome.FAILED and delivery.attempt > 0)
 
 
 def _as_woken(step: Delivery, kept: Delivery, *, told: bool) -> Delivery:
@@ -284,7 +299,14 @@ def _fresh(delivery: Delivery) -> Delivery:
     if delivery.outcome is not Outcome.OPEN:
         return replace(_reopened(delivery), errors=0)
     return replace(
-        delivery, reason=None, postponed=0, bad_documents=0, errors=0, patience_used=0.0, patience_since=None
+        delivery,
+        reason=None,
+        lane=PROVIDER_LANE,
+        postponed=0,
+        bad_documents=0,
+        errors=0,
+        patience_used=0.0,
+        patience_since=None,
     )
 
 
@@ -303,7 +325,7 @@ def _in_order(before: Delivery, after: Delivery) -> Delivery:
     return after
 
 
-def _keeping(old: Delivery, new: Delivery) -> Delivery:
+def _keeping(old: Delivery, new: Delivery, *, claimed: Delivery) -> Delivery:
     """Return `new` with what is not the claim's to write taken from the row, and the facts of both."""
     kept = replace(
         new,
@@ -331,4 +353,5 @@ def _keeping(old: Delivery, new: Delivery) -> Delivery:
         captured_known_at=old.captured_known_at or new.captured_known_at,
         voided_at=old.voided_at or new.voided_at,
     )
-    return _in_order(old, kept)
+    both_its_own = claimed.delivered_at is None and new.delivered_at == old.delivered_at
+    return kept if both_its_own else _in_order(old, kept)

@@ -4,7 +4,19 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, Connection, and_, case, delete, or_, select, tuple_, type_coerce, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    delete,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningDelete
 
 from service.delivery import PROVIDER_LANE, Job, Pause, Probe
@@ -86,17 +98,23 @@ def take_probe(
         update(pauses)
         .where(tuple_(pauses.c.account_id, pauses.c.key).in_(due))
         .values(probe_token=token, probe_until=until)
-        .returning(pauses.c.key, pauses.c.probes)
+        .returning(pauses.c.key, pauses.c.probes, pauses.c.since)
     )
     row = connection.execute(taken, {"shift": shift}).one_or_none()
-    return None if row is None else Probe(account_id=account_id, lane=row.key, token=token, probes=row.probes)
+    if row is None:
+        return None
+    return Probe(account_id=account_id, lane=row.key, token=token, probes=row.probes, since=row.since)
+
+
+def renew_probe(connection: Connection, probe: Probe, *, lease: float, shift: int) -> None:
+    """As `Store.renew_probe`."""
+    until = _now(connection, shift) + timedelta(seconds=lease)
+    connection.execute(update(pauses).where(_tried_by(probe)).values(probe_until=until))
 
 
 def end_probe(connection: Connection, probe: Probe, *, fault: str | None, next_in: float, shift: int) -> bool:
     """As `Store.end_probe`; one whose leave has passed on to another, or was ended by a person, changes nothing."""
-    this = and_(
-        pauses.c.account_id == probe.account_id, pauses.c.key == probe.lane, pauses.c.probe_token == probe.token
-    )
+    this = _tried_by(probe)
     if fault is None:
         over = delete(pauses).where(this).returning(pauses.c.since)
         return _end(connection, probe.account_id, probe.lane, over, shift)
@@ -111,25 +129,56 @@ def end_probe(connection: Connection, probe: Probe, *, fault: str | None, next_i
     return False
 
 
+def _tried_by(probe: Probe) -> ColumnElement[bool]:
+    return and_(
+        pauses.c.account_id == probe.account_id, pauses.c.key == probe.lane, pauses.c.probe_token == probe.token
+    )
+
+
 def _end(connection: Connection, account_id: str, lane: str, ending: ReturningDelete[datetime], shift: int) -> bool:
-    """End a pause, and take its length off the give-up clocks that would have run through it."""
+    """End a pause, and take its length off the give-up clocks that would have run through it.
+
+    Where another pause stops a clock as well, that one's end takes off what it has of the time itself.
+    """
     since = connection.execute(ending).scalar_one_or_none()
     if since is None:
         return False
     now = _now(connection, shift)
+    others = {pause.lane: min(pause.since, now) for pause in in_force(connection, account_id)}
+    if lane != PROVIDER_LANE:
+        _stand_still(connection, account_id, deliveries.c.lane == lane, since, others.get(PROVIDER_LANE, now))
+        return True
+    for other, until in others.items():
+        _stand_still(connection, account_id, deliveries.c.lane == other, since, until)
+    _stand_still(connection, account_id, deliveries.c.lane.not_in(others), since, now)
+    return True
+
+
+def _stand_still(
+    connection: Connection, account_id: str, waiting: ColumnElement[bool], since: datetime, until: datetime
+) -> None:
+    """Take what of the span between two times a give-up clock has run through off it."""
+    if until <= since:
+        return
     running = type_coerce(deliveries.c.patience_since, BigInteger)
     moved = case(
-        (deliveries.c.patience_since < since, running + microseconds(now - since)),
-        else_=type_coerce(now, Instant),
+        (deliveries.c.patience_since < since, running + microseconds(until - since)),
+        else_=type_coerce(until, Instant),
     )
-    waiting = and_(
-        deliveries.c.account_id == account_id,
-        deliveries.c.due_at.is_not(None),
-        deliveries.c.patience_since.is_not(None),
-        *([] if lane == PROVIDER_LANE else [deliveries.c.lane == lane]),
+    # In the order of their ids, as every group locks them.
+    rows = (
+        select(deliveries.c.id)
+        .where(
+            deliveries.c.account_id == account_id,
+            deliveries.c.due_at.is_not(None),
+            deliveries.c.patience_since < until,
+            waiting,
+        )
+        .order_by(deliveries.c.id)
+        .with_for_update(key_share=True)
+        .cte("rows")
     )
-    connection.execute(update(deliveries).where(waiting).values(patience_since=moved))
-    return True
+    connection.execute(update(deliveries).where(deliveries.c.id.in_(select(rows.c.id))).values(patience_since=moved))
 
 
 def take_job(connection: Connection, name: str, *, every: float, lease: float, shift: int) -> Job | None:

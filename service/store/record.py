@@ -154,7 +154,7 @@ class SqlStore:
 
     async def resume(self, account_id: str, lane: str) -> bool:
         """As `Store.resume`."""
-        return await self._share(pauses.resume, account_id, lane)
+        return await self._share(pauses.resume, account_id, lane, alone=True)
 
     async def pauses(self, account_id: str) -> tuple[Pause, ...]:
         """As `Store.pauses`."""
@@ -164,9 +164,14 @@ class SqlStore:
         """As `Store.take_probe`."""
         return await self._share(partial(pauses.take_probe, lease=lease), account_id, lanes)
 
+    async def renew_probe(self, probe: Probe, *, lease: float) -> None:
+        """As `Store.renew_probe`."""
+        await self._share(partial(pauses.renew_probe, lease=lease), probe)
+
     async def end_probe(self, probe: Probe, *, fault: str | None, next_in: float) -> bool:
         """As `Store.end_probe`."""
-        return await self._share(partial(pauses.end_probe, fault=fault, next_in=next_in), probe)
+        end = partial(pauses.end_probe, fault=fault, next_in=next_in)
+        return await self._share(end, probe, alone=fault is None)
 
     async def born_at(self) -> datetime:
         """As `Store.born_at`."""
@@ -266,9 +271,10 @@ class SqlStore:
         """As `Store.ping`: it writes a row and commits."""
         await self._writer.write(Write(apply=work.ping))
 
-    def _share(self, apply: Callable[..., T], *about: object) -> asyncio.Future[T]:
+    def _share(self, apply: Callable[..., T], *about: object, alone: bool = False) -> asyncio.Future[T]:
         """Write what belongs to no delivery; `apply` is a function of the connection, `about` and the clock's shift."""
-        return self._writer.write(Write(apply=lambda book: apply(book.connection, *about, shift=book.shift)))
+        shared = Write(apply=lambda book: apply(book.connection, *about, shift=book.shift), alone=alone)
+        return self._writer.write(shared)
 
     def _change(self, key: str, apply: Callable[[Book], T], *, intents: bool = False) -> asyncio.Future[T]:
         return self._writer.write(Write(apply=apply, key=key, intents=intents))

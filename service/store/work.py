@@ -177,14 +177,19 @@ def resolve(book: Book, delivery_id: str, request: Request, *, delivered: bool) 
             refused = replace(intent.value, outcome=Settled.REFUSED, answer=verb, settled_at=request.at)
             book.sends.put(refused.id, replace(intent, value=refused))
     # What was accepted, or stated, stays a fact; that the customer does not have it after all asks for another round.
-    had = any(i.value.outcome is Settled.ACCEPTED for i in of_round) or held.delivery.stated_round is not None
+    accepted = any(intent.value.outcome is Settled.ACCEPTED for intent in of_round)
+    had = accepted or held.delivery.stated_round == held.delivery.round
+    same = replace(request, to=held.delivery.send_to, even_late=held.delivery.even_late)
     # And one that is held for its age is held no more: whether the customer may have it has been answered.
-    after = life.resent(held, request, book.now) if had else life.released(held, book.now)
+    after = life.resent(held, same, book.now) if had else life.released(held, book.now)
     return _asked(book, after, life.asked_for(verb, request))
 
 
 def release(book: Book, delivery_id: str, request: Request) -> Delivery:
-    return _asked(book, life.released(book.row(delivery_id), book.now), life.asked_for("released", request))
+    held = book.row(delivery_id)
+    if not life.may_be_released(held):  # somebody else has decided on it meanwhile
+        return _asked(book, held, life.asked_for(f"{held.delivery.outcome} when released", request, Result.SKIPPED))
+    return _asked(book, life.released(held, book.now), life.asked_for("released", request))
 
 
 def note(book: Book, delivery_id: str, entry: Entry) -> None:

@@ -46,12 +46,14 @@ _TIDY_EVERY = 5.0  # and how many there are between two attempts at that
 class Write(Generic[T]):
     """One write. With a `key`, that delivery's row is locked (and its intents read) before any of the group is applied.
 
-    Without one, it comes after the others and goes by the book's connection alone; it must not wait for a row's lock.
+    Without one, it comes after the others and goes by the book's connection alone; it must not wait for a row's lock,
+    unless it is a transaction of its own (`alone`), and locks rows in the order of their ids.
     """
 
     apply: Callable[[Book], T]
     key: str | None = None
     intents: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Writer:
         self._tidied = -math.inf
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._next_group: _Waiting | None = None  # one that goes alone, and came while a group was gathered
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -101,12 +104,17 @@ class Writer:
 
     def _gathered(self) -> list[_Waiting | None]:
         """Wait for a write; return it with all that came meanwhile, or up to the word to end."""
-        group = [self._next()]
-        while group[-1] is not None and len(group) < GROUP:
+        group: list[_Waiting | None] = [self._next_group or self._next()]
+        self._next_group = None
+        while (last := group[-1]) is not None and not last.write.alone and len(group) < GROUP:
             try:
-                group.append(self._queue.get_nowait())
+                one = self._queue.get_nowait()
             except queue.Empty:
                 break
+            if one is not None and one.write.alone:
+                self._next_group = one
+                break
+            group.append(one)
         return group
 
     def _next(self) -> _Waiting | None:

@@ -15,6 +15,7 @@ from tests.bench.ground import FULL, SMALL, Ground, file_system, open_ground
 from tests.bench.meter import can_measure
 from tests.bench.table import Figure, table
 
+DATABASES = ("sqlite", "postgresql")
 _PARTS = {
     1: (callbacks.measure, "durable callbacks a second, against a bare route"),
     2: (deliveries.measure, "CPU per delivery, against a script that keeps nothing"),
@@ -31,7 +32,7 @@ def main() -> int:
     if not can_measure():
         print("Processor time and memory are read from /proc, which only Linux has.", file=sys.stderr)  # noqa: T201
         return 2
-    with open_ground(SMALL if given.small else FULL, given.on) as ground:
+    with open_ground(SMALL if given.small else FULL, [given.on] if given.on else DATABASES) as ground:
         figures = asyncio.run(_measured(ground, sorted(set(given.ratios)) or sorted(_PARTS)))
         print(machine(ground))  # noqa: T201
     print("\n" + table(figures))  # noqa: T201
@@ -41,7 +42,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("ratios", nargs="*", type=int, choices=[*_PARTS], metavar="N", help="only these (1 to 6)")
-    parser.add_argument("--on", nargs="+", choices=["sqlite", "postgresql"], default=["sqlite", "postgresql"])
+    parser.add_argument("--on", choices=DATABASES, help="this database only")
     parser.add_argument("--small", action="store_true", help="so little that the figures mean nothing")
     return parser.parse_args()
 

@@ -3,16 +3,17 @@
 Every command imports what it needs when it runs, so that `--help` and listings are quick.
 """
 
+import errno
 import io
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 import click
 
 from service.cli_deliveries import deliveries
 from service.cli_erase import erase
 from service.cli_evidence import evidence
-from service.cli_frame import PROGRAM, load, plain_trouble, print_json, program_version, quiet_log
+from service.cli_frame import PROGRAM, load, mute, plain_trouble, print_json, program_version, quiet_log
 from service.cli_pauses import pause, pauses, resume
 from service.cli_reconcile import reconcile
 from service.cli_statement import statement
@@ -22,12 +23,31 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
+_UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
+
+
+class _Closed(io.TextIOBase):
+    """A standard output that was closed before we began: nothing can be shown, and that must not look like success."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
 def main() -> NoReturn:
     """Run the command; the exit status is 0 done, 1 it did not work, 2 wrong usage or settings."""
+    if sys.stdout is None:
+        sys.stdout = cast("TextIO", _Closed())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the terminal's encoding lacks is no reason to stop
-    cli(prog_name=PROGRAM)
+    try:
+        cli(prog_name=PROGRAM)
+    except OSError as exc:
+        if exc.errno not in _UNWRITABLE or exc.filename is not None:  # not about a stream that is open
+            raise
+        mute(sys.stdout)
+        click.echo(f"Standard output cannot be written: {exc.strerror}.", err=True)
+        sys.exit(1)
     sys.exit(0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import click
 
 from service.cli_choice import Target, targeted, text
-from service.cli_frame import in_record, load, plain_trouble, request
+from service.cli_frame import in_record, is_terminal, load, plain_trouble, request, say
 from service.delivery import Delivery, Outcome, Request, Store
 
 _AT_ONCE = 100
@@ -31,7 +31,6 @@ _CANCEL = Deed(
     words="is stopped here. The invoice still exists at Dintero; void it there if nobody is to pay it.",
     do=lambda store, id_, asked: store.cancel(id_, asked),
 )
-_CANCEL_AND_VOID = replace(_CANCEL, words="is stopped here.")
 _RETRY = Deed(
     verb="retry",
     wanted=Outcome.OPEN,
@@ -134,9 +133,7 @@ def _stop_and_void(target: Target, asked: Request) -> None:
         from service.cli_voiding import void_all  # noqa: PLC0415
 
         async def work(store: Store) -> bool:
-            done = await carry_out(store, target, _CANCEL_AND_VOID, asked)
-            stopped = [delivery for delivery in done if delivery.outcome is Outcome.CANCELLED]
-            return await void_all(settings, store, stopped, asked) and len(stopped) == len(done)
+            return await void_all(settings, store, await _agreed(store, target, "cancel --void", asked))
 
         whole = in_record(work, settings)
     sys.exit(0 if whole else 1)
@@ -149,51 +146,55 @@ def _act(target: Target, deed: Deed, asked: Request) -> None:
 
 
 async def carry_out(store: Store, target: Target, deed: Deed, asked: Request) -> list[Delivery]:
-    """Do it to all that are meant now, after asking if they are several; return them as they are then.
-
-    While somebody thinks about the question, deliveries go on. What has another outcome by then is left alone.
-    """
+    """Do it to all that are meant now, after asking if they are several; return them as they are then."""
     import asyncio  # noqa: PLC0415  # slow to import
 
-    meant = await target.ids(store)
-    if not meant:
-        click.echo("No deliveries match; nothing was done.", err=True)
-        return []
-    ask = len(meant) > 1 or not target.references
-    if ask:
-        _make_sure(meant, deed.verb, sure=target.sure)
+    meant = await _agreed(store, target, deed.verb, asked)
     done: list[Delivery] = []
-    terse = len(meant) > _SHOWN and sys.stdout.isatty()
-    shown = len(meant) > _SHOWN and sys.stderr.isatty()
+    terse = len(meant) > _SHOWN and is_terminal(sys.stdout)
+    shown = len(meant) > _SHOWN and is_terminal(sys.stderr)
     with click.progressbar(length=len(meant), label=deed.verb, file=sys.stderr, hidden=not shown) as bar:
         for start in range(0, len(meant), _AT_ONCE):
             page = meant[start : start + _AT_ONCE]
-            doing = [deed.do(store, name, replace(asked, only_if=was if ask else None)) for name, was in page]
-            answers = await asyncio.gather(*doing, return_exceptions=True)
+            answers = await asyncio.gather(*(deed.do(store, name, own) for name, own in page), return_exceptions=True)
             after = [answer for answer in answers if isinstance(answer, Delivery)]
             done += after
             _tell(after, deed, terse=terse)
             bar.update(len(page))
             for answer in answers:
                 if isinstance(answer, BaseException):
-                    click.echo(f"{len(done)} of {len(meant)} were done.", err=True)
+                    say(f"{len(done)} of {len(meant)} were done.", err=True)
                     raise answer
     if terse:
-        click.echo(f"{deed.verb}: {sum(d.outcome is deed.wanted for d in done)} of {len(done)} were done.")
+        say(f"{deed.verb}: {sum(d.outcome is deed.wanted for d in done)} of {len(done)} were done.")
     return done
+
+
+async def _agreed(store: Store, target: Target, verb: str, asked: Request) -> list[tuple[str, Request]]:
+    """Return the ids that are meant, and what is asked of each, after asking the person if they are several.
+
+    While somebody thinks about the question, deliveries go on. What has another outcome by then is left alone.
+    """
+    meant = await target.ids(store)
+    if not meant:
+        say("No deliveries match; nothing was done.", err=True)
+    ask = bool(meant) and (len(meant) > 1 or not target.references)
+    if ask:
+        _make_sure(meant, verb, sure=target.sure)
+    return [(name, replace(asked, only_if=was if ask else None)) for name, was in meant]
 
 
 def _make_sure(meant: Sequence[tuple[str, Outcome]], verb: str, *, sure: bool) -> None:
     counts = Counter(outcome for _, outcome in meant)
     kinds = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
     noun = "delivery" if len(meant) == 1 else "deliveries"
-    click.echo(f"{verb}: {len(meant)} {noun} ({kinds})", err=True)
+    say(f"{verb}: {len(meant)} {noun} ({kinds})", err=True)
     if sure:
         return
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         raise click.UsageError("There is no terminal to ask on: say --yes if that is meant.")
     if not click.confirm("Go on?", err=True):
-        click.echo("Nothing was done.", err=True)
+        say("Nothing was done.", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -202,4 +203,4 @@ def _tell(done: Sequence[Delivery], deed: Deed, *, terse: bool) -> None:
         as_wanted = delivery.outcome is deed.wanted
         if not (terse and as_wanted):
             said = deed.words if as_wanted else f"is {delivery.outcome} and stays so."
-            click.echo(f"{delivery.transaction_id} {said}")
+            say(f"{delivery.transaction_id} {said}")

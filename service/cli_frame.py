@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -63,6 +63,30 @@ def _words_for(exc: Exception) -> tuple[int | None, tuple[str, ...]]:
     from service.app import CannotStart  # noqa: PLC0415
 
     return (1, (str(exc),)) if isinstance(exc, CannotStart) else (None, ())
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Tell how an act goes. Whoever has stopped listening, or has no room for it, does not stop the act."""
+    try:
+        click.echo(line, err=err)
+    except OSError:
+        mute(sys.stderr if err else sys.stdout)
+
+
+def mute(stream: IO[str] | None) -> None:
+    """Throw away what a stream could not write, and whatever comes: it would fail once more as the process ends."""
+    import os  # noqa: PLC0415
+
+    with suppress(OSError):  # what has no descriptor has nothing to be thrown away
+        if stream is not None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Tell whether a stream is a terminal; one that was closed before we began is None."""
+    return stream is not None and stream.isatty()
 
 
 def print_json(document: Any) -> None:
@@ -143,4 +167,4 @@ def width() -> int | None:
     """Return the terminal's width; what is piped on is not cut."""
     import shutil  # noqa: PLC0415
 
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None

@@ -1,16 +1,12 @@
 """`pause`, `resume` and `pauses`: a person holds a channel, or all that needs the provider."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from service.cli_choice import text
 from service.cli_frame import PROGRAM, in_record, load, plain_trouble, print_json, the_user, width
 from service.delivery import PROVIDER_LANE, Pause, Store
-
-if TYPE_CHECKING:
-    from service.settings import Settings
 
 _channel = click.argument("lane", metavar="CHANNEL", callback=text)
 
@@ -29,8 +25,8 @@ def pause(lane: str, reason: str) -> None:
     if not reason.strip():
         raise click.UsageError("--reason is required: whoever finds it paused will want to know.")
     with plain_trouble():
-        settings = load(Need.SERVE)
-        _must_be_known(lane, settings)
+        _must_be_known(lane)
+        settings = load(Need.ACCOUNT)
 
         async def stop(store: Store) -> bool:
             return await store.pause(settings.account_id, lane, scrub(reason), by=the_user(), probe_in=None)
@@ -47,12 +43,12 @@ def resume(lane: str) -> None:
     from service.settings import Need  # noqa: PLC0415
 
     with plain_trouble():
-        settings = load(Need.SERVE)
+        settings = load(Need.ACCOUNT)
         if in_record(lambda store: store.resume(settings.account_id, lane), settings):
             click.echo(f"{lane} goes on.")
             return
         # A channel that is in CHANNELS no more may still be paused; only what is not paused has to have a known name.
-        _must_be_known(lane, settings)
+        _must_be_known(lane)
         click.echo(f"{lane} was not paused.", err=True)
 
 
@@ -64,7 +60,7 @@ def pauses(as_json: bool) -> None:  # noqa: FBT001  # click's shape
     from service.settings import Need  # noqa: PLC0415
 
     with plain_trouble():
-        settings = load(Need.SERVE)
+        settings = load(Need.ACCOUNT)
         found = in_record(lambda store: store.pauses(settings.account_id), settings)
     if as_json:
         print_json(
@@ -91,13 +87,15 @@ def _table(found: Sequence[Pause]) -> str:
     return pause_table(found, width=width())
 
 
-def _must_be_known(lane: str, settings: "Settings") -> None:
+def _must_be_known(lane: str) -> None:
+    """End the command unless this is a lane's name. What a channel is called shows only when it is opened."""
     if lane == PROVIDER_LANE:
         return
     import asyncio  # noqa: PLC0415
 
     from service.app import channel_names  # noqa: PLC0415
+    from service.settings import Need  # noqa: PLC0415
 
-    names = asyncio.run(channel_names(settings))
+    names = asyncio.run(channel_names(load(Need.SERVE)))
     if lane not in names:
         raise click.UsageError(f"{lane} is no channel here; there are: {', '.join((*names, PROVIDER_LANE))}.")

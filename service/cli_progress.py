@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli_frame import now
+from service.cli_frame import is_terminal, now
 
 if TYPE_CHECKING:
     from service.reconcile import Span
@@ -26,7 +26,7 @@ def looking(span: "Span") -> Iterator[Callable[[Iterable[datetime]], None]]:
 
     ends: list[datetime] = []  # the first and the last creation seen
     stream = sys.stderr
-    with click.progressbar(length=_STEPS, label="Looking", file=stream, hidden=not stream.isatty()) as bar:
+    with click.progressbar(length=_STEPS, label="Looking", file=stream, hidden=not is_terminal(stream)) as bar:
 
         def advance(created: Iterable[datetime]) -> None:
             if seen := [*ends, *created]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,12 +42,12 @@ class _Days:
         return Span(since=self._midnight(self.first), until=self._midnight(self.last + timedelta(days=1)))
 
     def _midnight(self, day: date) -> datetime:
-        return datetime(day.year, day.month, day.day, tzinfo=self.zone)
+        return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
 
 
 @click.command()
 @click.option(
-    "--from", "first", type=_DAY, metavar="DATE", help=f"The first day.  [default: {_DAYS} days before the last]"
+    "--from", "first", type=_DAY, metavar="DATE", help=f"The first day.  [default: so that it is {_DAYS} days]"
 )
 @click.option("--to", "last", type=_DAY, metavar="DATE", help="The last day, itself included.  [default: today]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -78,10 +78,15 @@ def statement(first: datetime | None, last: datetime | None, as_json: bool) -> N
 
 def _days(first: datetime | None, last: datetime | None, zone: tzinfo) -> _Days:
     ends = last.date() if last else now().astimezone(zone).date()
-    begins = first.date() if first else ends - timedelta(days=_DAYS)
+    try:
+        begins = first.date() if first else ends - timedelta(days=_DAYS - 1)
+        days = _Days(first=begins, last=ends, zone=zone)
+        days.span()
+    except OverflowError:
+        raise click.UsageError("--from or --to is a day at the end of all calendars.") from None
     if begins > ends:
         raise click.UsageError("--from lies after --to.")
-    return _Days(first=begins, last=ends, zone=zone)
+    return days
 
 
 async def _look(settings: "Settings", days: _Days) -> "Statement":

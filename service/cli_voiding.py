@@ -1,48 +1,93 @@
-"""`deliveries cancel --void`: what was stopped here is voided at Dintero too, and the record says how that went."""
+"""`deliveries cancel --void`: what is stopped here is voided at Dintero too, and the record says how that went."""
 
+import asyncio
 from collections.abc import Sequence
-
-import click
+from contextlib import suppress
+from dataclasses import replace
 
 from service.app import open_payments
-from service.cli_frame import now
+from service.cli_frame import PROGRAM, now, say
 from service.delivery import (
     AccountFailure,
     Delivery,
     DeliveryFailure,
     Entry,
+    Outcome,
     Payments,
     Request,
     Result,
     Standing,
     Step,
     Store,
+    StoreUnavailable,
     UnconfirmedFailure,
 )
 from service.settings import Settings
 
-_LOOK = "Look at the transaction in Dintero's Backoffice; if it is not voided there, say the same again."
+_AGAIN = f"{PROGRAM} deliveries cancel {{}} --void"
+_COMPLETED = (
+    "it is delivered, and its collection has begun. Void or refund it in Dintero's Backoffice, and tell the customer"
+)
+_UNFINISHED = "the command ended before Dintero had answered"
 
 
-async def void_all(settings: Settings, store: Store, stopped: Sequence[Delivery], asked: Request) -> bool:
-    """Void each of these at Dintero; return whether all are voided. What fails is said, and the next one is tried."""
-    voided = 0
-    async with open_payments(settings) as payments:
-        for delivery in stopped:
-            result, detail, goes_on = await _void(payments, delivery.transaction_id)
-            line = Entry(at=now(), step=Step.OPERATOR, result=result, detail=f"void by {asked.by}: {detail}")
+async def void_all(settings: Settings, store: Store, meant: Sequence[tuple[str, Request]]) -> bool:
+    """Stop each here and void it at Dintero, before the next is begun; return whether that went well with all.
+
+    However this ends, each that it did not come to is named: nothing was done to it.
+    """
+    stopped = voided = reached = 0
+    try:
+        async with open_payments(settings) as payments:
+            for name, asked in meant:
+                delivery = await store.cancel(name, _to_be_voided(asked))
+                reached += 1
+                if delivery.outcome is not Outcome.CANCELLED:
+                    _say_not_stopped(delivery)
+                    continue
+                stopped += 1
+                result, goes_on = await _void(store, payments, delivery, asked)
+                voided += result is Result.ACCEPTED
+                if not goes_on:
+                    break
+    finally:
+        for name, _ in meant[reached:]:
+            say(f"{name} was not reached. For this one: {_AGAIN.format(name)}", err=True)
+        if voided < stopped:
+            say(f"Of {stopped} stopped here, {voided} are voided at Dintero.", err=True)
+    return voided == len(meant)
+
+
+def _to_be_voided(asked: Request) -> Request:
+    """Return the request so that the record tells of the void before there is one: who reads it knows what to look for.
+
+    The process may end before the next line is written.
+    """
+    purpose = "to be voided at Dintero"
+    return replace(asked, reason=f"{asked.reason}; {purpose}" if asked.reason else purpose)
+
+
+async def _void(store: Store, payments: Payments, delivery: Delivery, asked: Request) -> tuple[Result, bool]:
+    """Void one, write and say how it went; return that, and whether there is any use in trying another."""
+
+    async def write(result: Result, detail: str) -> None:
+        line = Entry(at=now(), step=Step.OPERATOR, result=result, detail=f"void by {asked.by}: {detail}")
+        try:
             await store.note(delivery.id, line)
+        finally:
             _say(delivery, result, detail)
-            voided += result is Result.ACCEPTED
-            if not goes_on:
-                break
-    if voided < len(stopped):
-        click.echo(f"Of {len(stopped)} stopped here, {voided} are voided at Dintero.", err=True)
-    return voided == len(stopped)
+
+    try:
+        result, detail, goes_on = await _asked_to_void(payments, delivery.transaction_id)
+    except asyncio.CancelledError:  # Ctrl-C
+        with suppress(StoreUnavailable):
+            await write(Result.UNCONFIRMED, _UNFINISHED)
+        raise
+    await write(result, detail)
+    return result, goes_on
 
 
-async def _void(payments: Payments, transaction_id: str) -> tuple[Result, str, bool]:
-    """Void one; return how it went, in words, and whether there is any use in trying another."""
+async def _asked_to_void(payments: Payments, transaction_id: str) -> tuple[Result, str, bool]:
     try:
         after = await payments.void(transaction_id)
     except DeliveryFailure as failure:
@@ -64,11 +109,19 @@ async def _is_voided(payments: Payments, transaction_id: str) -> bool:
 
 
 def _say(delivery: Delivery, result: Result, detail: str) -> None:
-    name = delivery.transaction_id
+    name, why = delivery.transaction_id, detail.rstrip(".")
+    again = _AGAIN.format(name)
     match result:
         case Result.ACCEPTED:
-            click.echo(f"{name} is voided at Dintero.")
+            say(f"{name} is stopped here, and voided at Dintero.")
         case Result.UNCONFIRMED:
-            click.echo(f"{name}: it is NOT KNOWN whether it is voided at Dintero ({detail}). {_LOOK}", err=True)
+            look = f"Look at it in Dintero's Backoffice; if it is not voided there: {again}"
+            say(f"{name} is stopped here. It is NOT KNOWN whether it is voided at Dintero: {why}. {look}", err=True)
         case _:
-            click.echo(f"{name} is stopped here and was NOT voided at Dintero: {detail}", err=True)
+            say(f"{name} is stopped here and was NOT voided at Dintero: {why}. To try again: {again}", err=True)
+
+
+def _say_not_stopped(delivery: Delivery) -> None:
+    name, outcome = delivery.transaction_id, delivery.outcome
+    why = _COMPLETED if outcome is Outcome.COMPLETED else f"if that is still wanted: {_AGAIN.format(name)}"
+    say(f"{name} is {outcome} and stays so. It was NOT voided at Dintero; {why}", err=True)

@@ -7,7 +7,9 @@ from zoneinfo import ZoneInfo
 
 from service.capture import capture_reference
 from service.delivery import (
+    HELD,
     PROVIDER_LANE,
+    RECONCILE,
     AccountFailure,
     BadDocument,
     Capture,
@@ -205,13 +207,13 @@ def by_age(
     created = transaction.created_at or delivery.received_at
     if created < born_at - OLDER_THAN_THE_RECORD:
         return _held("older than this record")
-    if begun and (delivery.source == "reconcile" or created < born_at):
+    if begun and (delivery.source == RECONCILE or created < born_at):
         return _held("its collection had begun before this record knew of it", waiting=True)
     return None
 
 
 def _held(why: str, *, waiting: bool = False) -> Close:
-    reason = f"held: {why}; find out whether the customer has it, then release it by `reconcile --since DATE --yes`"
+    reason = f"{HELD} {why}; find out whether the customer has it, then release it by `reconcile --since DATE --yes`"
     return Close(outcome=Outcome.FAILED, reason=reason, waiting=waiting, held=True)
 
 

@@ -8,6 +8,10 @@ from typing import Protocol
 
 PROVIDER_LANE = "provider"
 """The lane of a delivery whose next step needs only the payment provider; any other lane is a channel's name."""
+RECONCILE = "reconcile"
+"""The source of an arrival that nobody notified us of."""
+HELD = "held:"
+"""How the reason begins of what failed only because a person has to release it."""
 
 LISTED_AT_ONCE = 100
 """How many transactions a page of `Payments.list_created` holds; a shorter one is the last."""
@@ -387,6 +391,11 @@ class Delivery:
     captured_known_at: datetime | None = None  # when we learned it
     voided_at: datetime | None = None
     closed_at: datetime | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing went wrong with it, and it is sent when a person says so."""
+        return self.outcome is Outcome.FAILED and (self.reason or "").startswith(HELD)
 
     @property
     def progress(self) -> tuple[str, ...]:

@@ -6,10 +6,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from service.decide import OURS, Rules, by_age
-from service.delivery import Delivery, Outcome, Standing, Transaction
+from service.delivery import RECONCILE, Delivery, Outcome, Standing, Transaction
 
-RECONCILE = "reconcile"
-"""The source of an arrival that nobody notified us of."""
 RECENT = timedelta(hours=24)
 WHOLE = timedelta(days=30)
 WHOLE_EVERY = timedelta(hours=24)
@@ -59,7 +57,7 @@ def meaning(transaction: Transaction, recorded: Delivery | None) -> Meaning:
 
 
 def _of_recorded(transaction: Transaction, recorded: Delivery) -> Meaning:
-    if is_held(recorded):
+    if recorded.is_held:
         return Meaning.HELD if transaction.standing not in _ENDED else Meaning.RECORDED
     voided = transaction.standing is Standing.VOIDED and recorded.voided_at is None
     had_it = recorded.outcome is Outcome.COMPLETED or (recorded.outcome is Outcome.FAILED and recorded.attempt)
@@ -68,11 +66,6 @@ def _of_recorded(transaction: Transaction, recorded: Delivery) -> Meaning:
     # "Never completed by the customer", who did so after all; what is skipped for another reason stays so.
     finished = recorded.outcome is Outcome.SKIPPED and recorded.closed_waiting and transaction.standing in _TO_DELIVER
     return Meaning.MISSED if finished else Meaning.RECORDED
-
-
-def is_held(delivery: Delivery) -> bool:
-    """Tell whether a delivery waits for a person's word because it is older than the record; see `decide.by_age`."""
-    return delivery.outcome is Outcome.FAILED and (delivery.reason or "").startswith("held:")
 
 
 def would_be_held(transaction: Transaction, account_id: str, rules: Rules, born_at: datetime) -> str | None:

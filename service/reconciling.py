@@ -9,6 +9,7 @@ import structlog
 from service.delivery import (
     LISTED_AT_ONCE,
     PROVIDER_LANE,
+    RECONCILE,
     Arrival,
     Clock,
     Delivery,
@@ -21,7 +22,7 @@ from service.delivery import (
     TransientFailure,
 )
 from service.metrics import Metrics
-from service.reconcile import RECONCILE, Found, Meaning, Span, is_held, meaning, spans
+from service.reconcile import Found, Meaning, Span, meaning, spans
 
 LEASE = 1800.0
 """Seconds that a turn may take; how long others wait for one whose process died."""
@@ -78,7 +79,7 @@ class Reconciler:
     def _found(self, transaction: Transaction, recorded: Delivery | None, born_at: datetime) -> Found:
         means = meaning(transaction, recorded)
         holds = None
-        if recorded is not None and is_held(recorded):
+        if recorded is not None and recorded.is_held:
             holds = recorded.reason
         elif recorded is None and means is Meaning.MISSED:
             holds = self._holds(transaction, born_at)

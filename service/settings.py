@@ -27,7 +27,6 @@ from service.template_files import catalogues, is_translated, language_tag, temp
 
 __all__ = ["Need", "Redirect", "Settings", "SettingsError", "load_settings", "secret_names", "setting_names"]
 
-_STORE_NAMES = (".env", PREFIX + "DATABASE_URL", PREFIX + "DATABASE_URL_FILE")
 _SECRETS = ("client_secret", "signature_secrets", "webhook_secrets", "smtp_url", "database_url", "alert_url")
 _SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
 _NO_SETTINGS = frozenset({"channel_settings", "warnings"})  # fields that nobody sets by their name
@@ -38,6 +37,7 @@ class Need(Enum):
 
     SERVE = "all"
     STORE = "the database"
+    ACCOUNT = "the database, and whose account it is"
     NOTHING = "none"
 
 
@@ -231,12 +231,14 @@ _UNNEEDED = {
     "account_id": "T00000000",
     "client_id": "-",
     "client_secret": "-",
-    "allow_unsigned": "true",
+    "signature_secrets": "-",
     "public_url": "http://localhost",
     "channels": "unneeded:unneeded",
     "allow_real_recipients": "true",
     "brand_name": "-",
 }
+
+_NEEDED = {Need.STORE: {"database_url"}, Need.ACCOUNT: {"database_url", "account_id"}}
 
 
 def setting_names() -> tuple[str, ...]:
@@ -260,9 +262,12 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
     values, mistakes = dict(given.values), dict(given.mistakes)
     # An outside channel has names of its own; only what looks like a slip of ours is worth a word then.
     warnings = given.typos if ":" in values.get("channels", "") else given.warnings
-    if need is Need.STORE:
-        values = {**_UNNEEDED, **{name: text for name, text in values.items() if name == "database_url"}}
-        mistakes = {full: why for full, why in mistakes.items() if full in _STORE_NAMES}
+    if need in _NEEDED:
+        names = _NEEDED[need]
+        harmless = {name: text for name, text in _UNNEEDED.items() if name not in names}
+        values = {**harmless, **{name: text for name, text in values.items() if name in names}}
+        full_names = {".env", *(PREFIX + name.upper() + end for name in names for end in ("", "_FILE"))}
+        mistakes = {full: why for full, why in mistakes.items() if full in full_names}
     settings = None
     try:
         others = given.others if need is Need.SERVE else ()

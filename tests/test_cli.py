@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service import cli_frame
 from service.settings import setting_names
 from tests.test_settings import env
 
@@ -36,6 +38,28 @@ def run(folder: Path, *arguments: str | bytes, **settings: str) -> subprocess.Co
         check=False,
         timeout=60,
     )
+
+
+def to_nobody(*arguments: str, **settings: str) -> int:
+    """Run a command whose standard output is a pipe that nobody reads; return its exit status."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            env=clean(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(write)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    return done.returncode
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
@@ -206,3 +230,29 @@ def test_a_taken_port_is_1_without_a_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert port in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+@pytest.mark.parametrize("arguments", ["deliveries list", "deliveries list --json", "pauses --json", "--version"])
+@pytest.mark.parametrize("to", [">/dev/full", ">&-"])
+def test_what_cannot_be_shown_is_1_and_a_line(tmp_path: Path, arguments: str, to: str) -> None:
+    settings = {"DELIVERY_DATABASE_URL": "sqlite:///record.db", "DELIVERY_ACCOUNT_ID": "T12345678"}
+    assert run(tmp_path, "migrate", **settings).returncode == 0
+    filled = "import tests.commands as c; c.enter('sqlite:///record.db', 'T1')"
+    subprocess.run([sys.executable, "-c", filled], cwd=tmp_path, env=clean(), check=True)
+    done = subprocess.run(
+        f"{shlex.join(COMMAND)} {arguments} {to}",
+        shell=True,  # it is the shell that closes standard output
+        cwd=tmp_path,
+        env=clean(**settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert done.stderr.startswith("Standard output cannot be written: ")
+
+
+def test_a_listing_without_standard_output_asks_for_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli_frame.width() is None

@@ -18,7 +18,7 @@ from service import delivery as d
 from service.cli_choice import Target
 from service.cli_frame import request
 from tests.commands import ACCOUNT, AT, command, enter, enter_sent, outcomes, shown, within
-from tests.test_cli import COMMAND, REPOSITORY, clean
+from tests.test_cli import COMMAND, REPOSITORY, clean, to_nobody
 
 
 @pytest.mark.parametrize("verb", ["show", "retry", "resend", "cancel", "resolve --delivered --reason asked"])
@@ -207,6 +207,17 @@ def test_on_a_terminal_many_are_a_bar_and_a_sum(record_url: str, tmp_path: Path)
     assert b"100%" in said
     assert b"T000" not in said
     assert said.decode().rstrip().endswith("cancel: 120 of 120 were done.")
+
+
+@pytest.mark.parametrize(
+    "verb", ["retry", "resend", "cancel", "resolve --delivered --reason asked", "resolve --not-delivered --reason no"]
+)
+def test_nobody_who_listens_does_not_end_the_work(record_url: str, verb: str) -> None:
+    """It is done in pages of a hundred: the second is reached, and what is said fails with the first."""
+    enter(record_url, *(f"T{n:03d}" for n in range(120)), outcome=d.Outcome.FAILED, closed_at=AT)
+    asked = ["deliveries", *verb.split(), "--outcome", "failed", "--yes"]
+    assert to_nobody(*asked, DELIVERY_DATABASE_URL=record_url) == 0
+    assert set(outcomes().values()) == {"cancelled" if verb == "cancel" else "open"}
 
 
 @dataclass

@@ -99,6 +99,25 @@ def test_the_settings_are_needed(record_url: str, command: tuple[str, ...]) -> N
     assert "DELIVERY_ACCOUNT_ID: is required" in result.stderr
 
 
+def test_looking_and_going_on_need_the_record_and_the_account_alone(
+    record: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is on duty has a shell, and not always every secret of the service."""
+    within(record, lambda store: store.pause(ACCOUNT, "email", "535 no", by=None, probe_in=60))
+    for name in env():
+        if name not in ("DELIVERY_ACCOUNT_ID", "DELIVERY_DATABASE_URL"):
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DELIVERY_CONCURRENCY", "none")
+    assert [one["channel"] for one in json.loads(run("pauses", "--json").stdout)] == ["email"]
+    result = run("resume", "email")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "email goes on.\n", "")
+    assert run("pause", "provider", "--reason", "stocktaking").exit_code == 0
+    result = run("resume", "fax")  # is it a channel? Only the settings tell
+    assert result.exit_code == 2
+    assert "DELIVERY_CLIENT_ID: is required" in result.stderr
+    assert set(paused(record)) == {"provider"}
+
+
 def test_pauses_are_listed(record: str) -> None:
     empty = run("pauses")
     assert (empty.exit_code, empty.stdout, empty.stderr) == (0, "", "Nothing is paused.\n")

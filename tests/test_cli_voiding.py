@@ -2,23 +2,29 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import Result
 
 from service import delivery as d
+from service.cli_voiding import void_all
+from service.settings import Need, load_settings
 from tests.commands import AT, command, enter, enter_sent, outcomes, shown
 from tests.scripted_provider import ACCOUNT, Script
-from tests.servers import Loopback, Reply, json_reply, serve
+from tests.servers import Handler, Loopback, Reply, Seen, json_reply, serve
+from tests.test_cli import COMMAND, clean, to_nobody
 from tests.test_settings import env
 
 REGISTERED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "data" / "kravia_timeline_synthetic.json").read_text()
 )["registered"]
-ONE, TWO = f"{ACCOUNT}.one", f"{ACCOUNT}.two"
+ONE, TWO, THREE = f"{ACCOUNT}.one", f"{ACCOUNT}.two", f"{ACCOUNT}.three"
 
 
 class Provider:
@@ -28,7 +34,7 @@ class Provider:
         self._script = script
         self._server = server
 
-    def answers(self, name: str, *voiding: Reply, status: str = "AUTHORIZED") -> None:
+    def answers(self, name: str, *voiding: Reply | Handler, status: str = "AUTHORIZED") -> None:
         """Answer the request to void so; `status` is what a read shows after it."""
         path = f"/checkout/v1/transactions/{name}"
         self._script.on(f"{path}/void", *(voiding or (transaction(name, "AUTHORIZATION_VOIDED"),)))
@@ -53,6 +59,11 @@ async def provider(record_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         yield Provider(script, server)
 
 
+def ours() -> dict[str, str]:
+    """Return the settings of this test, for another process."""
+    return {name: text for name, text in os.environ.items() if name.startswith("DELIVERY_")}
+
+
 async def cancel(*arguments: str) -> Result:
     return await asyncio.to_thread(command, "cancel", *arguments, "--void")
 
@@ -69,8 +80,11 @@ async def test_it_is_stopped_here_and_voided_there(provider: Provider, record_ur
     provider.answers(ONE)
     result = await cancel(ONE, "--reason", "sold twice")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"{ONE} is stopped here.\n{ONE} is voided at Dintero.\n"
+    assert result.stdout == f"{ONE} is stopped here, and voided at Dintero.\n"
     assert provider.asked == [ONE]
+    stopped = (await asyncio.to_thread(shown, ONE))["history"][-2]["detail"]
+    assert stopped.startswith("cancel by ")
+    assert stopped.endswith(": sold twice; to be voided at Dintero")
     step, outcome, detail = await last_line(ONE)
     assert (step, outcome) == ("operator", "accepted")
     assert detail.startswith("void by ")
@@ -127,28 +141,85 @@ async def test_one_that_fails_does_not_hold_up_the_next(provider: Provider, reco
     result = await cancel(ONE, TWO, "--yes")
     assert result.exit_code == 1
     assert provider.asked == [ONE, TWO]
-    assert f"{TWO} is voided at Dintero." in result.stdout
+    assert result.stdout == f"{TWO} is stopped here, and voided at Dintero.\n"
     assert "Of 2 stopped here, 1 are voided at Dintero." in result.stderr
 
 
-async def test_an_account_at_fault_ends_it(provider: Provider, record_url: str) -> None:
-    await asyncio.to_thread(enter, record_url, ONE, TWO)
-    for name in (ONE, TWO):
+async def test_an_account_at_fault_ends_it_before_the_next_is_touched(provider: Provider, record_url: str) -> None:
+    await asyncio.to_thread(enter, record_url, ONE, TWO, THREE)
+    for name in (ONE, TWO, THREE):
         provider.answers(name, json_reply({}, 403))
-    result = await cancel(ONE, TWO, "--yes")
+    result = await cancel(ONE, TWO, THREE, "--yes")
     assert result.exit_code == 1
     assert provider.asked == [ONE]
-    assert set((await asyncio.to_thread(outcomes)).values()) == {"cancelled"}
+    assert await asyncio.to_thread(outcomes) == {ONE: "cancelled", TWO: "open", THREE: "open"}
     assert (await last_line(ONE))[1] == "refused"
-    assert "Of 2 stopped here, 0 are voided" in result.stderr
+    for name in (TWO, THREE):
+        again = f"merchant-delivery deliveries cancel {name} --void"
+        assert f"{name} was not reached. For this one: {again}\n" in result.stderr
+    assert "Of 1 stopped here, 0 are voided" in result.stderr
 
 
-async def test_what_is_completed_is_not_voided(provider: Provider, record_url: str) -> None:
+async def test_what_is_completed_is_not_voided_and_that_is_said(provider: Provider, record_url: str) -> None:
     await asyncio.to_thread(enter_sent, record_url, ONE)
     provider.answers(ONE)
     result = await cancel(ONE)
-    assert (result.exit_code, result.stdout) == (1, f"{ONE} is completed and stays so.\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{ONE} is completed and stays so. It was NOT voided at Dintero; " in result.stderr
+    assert "Backoffice" in result.stderr
     assert provider.asked == []
+
+
+class _Changed:
+    """A record in which one has gone on while somebody thought about the question."""
+
+    async def cancel(self, name: str, _asked: d.Request) -> d.Delivery:
+        return d.Delivery(id=name, account_id=ACCOUNT, transaction_id=name, received_at=AT)
+
+
+async def test_what_has_changed_meanwhile_is_not_voided(provider: Provider, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = d.Request(by="kari", at=AT, only_if=d.Outcome.FAILED)
+    whole = await void_all(load_settings(need=Need.SERVE), cast("d.Store", _Changed()), [(ONE, asked)])
+    assert not whole
+    assert f"{ONE} is open and stays so. It was NOT voided at Dintero" in capsys.readouterr().err
+    assert provider.asked == []
+
+
+async def test_who_stops_it_halfway_learns_what_was_not_done(provider: Provider, record_url: str) -> None:
+    """Each is voided before the next is stopped, so one at most is left in between, and the record says so."""
+    await asyncio.to_thread(enter, record_url, ONE, TWO, THREE)
+    provider.answers(ONE)
+    process: list[asyncio.subprocess.Process] = []
+
+    async def interrupts(_: Seen) -> Reply:
+        process[0].send_signal(signal.SIGINT)
+        await asyncio.sleep(30)
+        raise AssertionError("it went on")
+
+    provider.answers(TWO, interrupts)
+    arguments = ["deliveries", "cancel", ONE, TWO, THREE, "--void", "--yes"]
+    running = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, env=clean(**ours()), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    process.append(running)
+    said = (await running.communicate())[1].decode()
+    assert running.returncode == 1
+    assert "Traceback" not in said
+    assert await asyncio.to_thread(outcomes) == {ONE: "cancelled", TWO: "cancelled", THREE: "open"}
+    assert f"{TWO} is stopped here. It is NOT KNOWN whether it is voided at Dintero" in said
+    assert f"{THREE} was not reached" in said
+    step, result, _detail = await last_line(TWO)
+    assert (step, result) == ("operator", "unconfirmed")
+
+
+async def test_nobody_who_listens_does_not_end_it(provider: Provider, record_url: str) -> None:
+    await asyncio.to_thread(enter, record_url, ONE, TWO)
+    for name in (ONE, TWO):
+        provider.answers(name)
+    arguments = ["deliveries", "cancel", ONE, TWO, "--void", "--yes"]
+    status = await asyncio.to_thread(to_nobody, *arguments, **ours())
+    assert status == 0
+    assert provider.asked == [ONE, TWO]
 
 
 async def test_a_void_can_be_said_again(provider: Provider, record_url: str) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from service.app import App, open_app
-from service.delivery import Outcome, Request
+from service.delivery import PROVIDER_LANE, Outcome, Request
 from service.serving import listen, origin, serving
 from service.settings import Need, load_settings
 from service.simulator.api import Running, open_provider
@@ -25,7 +25,7 @@ from service.simulator.documents import Refusal, collection_begun
 from service.simulator.faults import KINDS, Faults
 from service.simulator.mail import Mail, MailServer, open_mail_server
 from service.simulator.sales import sale
-from tests.fakes import MovedClock
+from tests.fakes import ACCOUNT, MovedClock
 from tests.promises import Witness, check
 from tests.stage import OPTIONS, environment
 
@@ -35,6 +35,8 @@ T = TypeVar("T")
 NAMES = sorted(
     name for name in KINDS if not any(word in name for word in ("timeout", "silent", "slow", "callback-late"))
 )
+ACTS = ("retry", "resend", "cancel", "has it", "has it not", "release")
+LANES = ("email", PROVIDER_LANE)
 HOUR = 3600.0
 
 
@@ -137,7 +139,7 @@ class Promises(RuleBasedStateMachine):
         await self.running.caller.idle()
 
     @precondition(lambda self: self.sold)
-    @rule(data=st.data(), act=st.sampled_from(["retry", "resend", "cancel", "has it", "has it not", "release"]))
+    @rule(data=st.data(), act=st.sampled_from(ACTS))
     def operate(self, data: st.DataObject, act: str) -> None:
         self.run(self._operate(data.draw(st.sampled_from(self.sold)), act))
 
@@ -151,6 +153,43 @@ class Promises(RuleBasedStateMachine):
                 await getattr(store, act)(transaction_id, request)
         if act in ("resend", "has it not"):
             self.witness.asked[transaction_id] += 1
+
+    @rule(lane=st.sampled_from(LANES), what=st.sampled_from(["pause", "resume", "fault"]))
+    def hold(self, lane: str, what: str) -> None:
+        store = self.replicas[1].store
+        if what == "resume":
+            self.run(store.resume(ACCOUNT, lane))
+        elif what == "pause":
+            self.run(store.pause(ACCOUNT, lane, "held", by="kari", probe_in=None))
+        else:
+            self.run(store.pause(ACCOUNT, lane, "at fault", by=None, probe_in=60))
+
+    @precondition(lambda self: self.sold)
+    @rule(ticks=st.integers(1, 400), data=st.data(), act=st.sampled_from(ACTS))
+    def meddle(self, ticks: int, data: st.DataObject, act: str) -> None:
+        """An operator acts in the middle of a pass."""
+        self.run(self._meddle(ticks, data.draw(st.sampled_from(self.sold)), act))
+
+    async def _meddle(self, ticks: int, transaction_id: str, act: str) -> None:
+        working = asyncio.ensure_future(self._work())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await self._operate(transaction_id, act)
+        await working
+
+    @rule(ticks=st.integers(1, 400))
+    def outlast_the_lease(self, ticks: int) -> None:
+        """A lease runs out while its owner still works, and the other replica takes over."""
+        self.run(self._outlast_the_lease(ticks))
+
+    async def _outlast_the_lease(self, ticks: int) -> None:
+        working = asyncio.ensure_future(self.replicas[0].worker.drain())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        self.clock.advance(61)
+        await self.replicas[1].worker.drain()
+        await working
+        await self.running.caller.idle()
 
     async def _work(self) -> None:
         await asyncio.gather(*(app.worker.drain() for app in self.replicas))
@@ -172,6 +211,8 @@ class Promises(RuleBasedStateMachine):
         self.faults.clear()
         await self.running.caller.idle()
         store = self.replicas[0].store
+        for lane in LANES:
+            await store.resume(ACCOUNT, lane)
         for _ in range(60):
             await self._work()
             if not any(d.outcome is Outcome.OPEN for d in await store.known(self.sold)):

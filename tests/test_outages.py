@@ -16,13 +16,10 @@ from service.delivery import Arrival, Received, StoreUnavailable
 from service.simulator.deeds import Behaviour, Phase
 from service.store import open_store
 from tests.fakes import ACCOUNT
-from tests.outside import HELD, Outside, open_outside, record, until
+from tests.outside import HELD, Outside, an_hour_passes, open_outside, record, until
 from tests.postgres import Server, installed_server
 from tests.processes import Running
 from tests.stage import open_stage
-
-# A delivery whose intent could not be written is taken up again when its lease ends.
-SETTINGS = {"LEASE_SECONDS": "3", "UNCONFIRMED_DELAY": "0.5"}
 
 
 async def readiness(outside: Outside) -> int:
@@ -32,9 +29,9 @@ async def readiness(outside: Outside) -> int:
 
 @asynccontextmanager
 async def an_outage(outside: Outside, name: str, begin: Callable[[], object]) -> AsyncIterator[None]:
-    """Begin it with a mail on its way and a sale just made; it is to be ended inside of the context.
+    """Begin it while a mail is on its way; it is to be ended inside of the context.
 
-    The mail is accepted while nobody can write that down, and the sale's callback meets the outage.
+    The mail is accepted while nobody can write that down, and the callback of one more sale meets the outage.
     """
     under_way = await outside.keep(f"{name} under way", Phase.CONTENT, Behaviour(delay=HELD))
     await asyncio.to_thread(begin)
@@ -73,7 +70,7 @@ def no_more_than(size: int, *processes: Running) -> None:
 
 async def test_a_file_that_two_processes_share(sqlite_url: str, tmp_path: Path) -> None:
     async with (
-        open_outside(sqlite_url, tmp_path, **SETTINGS) as outside,
+        open_outside(sqlite_url, tmp_path) as outside,
         outside.working() as worker,
         outside.serving("--no-worker") as front,
     ):
@@ -142,7 +139,7 @@ def cut(url: str) -> int:
 
 async def test_a_server_that_is_cut_off_read_only_and_restarted(server: Server, tmp_path: Path) -> None:
     url = f"postgresql://postgres@/postgres?host={server.folder}"
-    async with open_outside(url, tmp_path, **SETTINGS) as outside, outside.serving():
+    async with open_outside(url, tmp_path) as outside, outside.serving():
         load = asyncio.create_task(sell_on(outside))
         for _ in range(8):
             await asyncio.sleep(0.1)
@@ -153,6 +150,8 @@ async def test_a_server_that_is_cut_off_read_only_and_restarted(server: Server, 
         async with an_outage(outside, "restart", server.crash):
             await asyncio.to_thread(server.start)
         load.cancel()
+        # What could not be begun, or saved, is taken up again when its lease ends.
+        await asyncio.to_thread(an_hour_passes, url, outside.sold)
         await outside.settled()
         await outside.judge()
 

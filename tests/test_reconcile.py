@@ -31,7 +31,7 @@ from service.delivery import (
     TransientFailure,
 )
 from service.metrics import Metrics
-from service.reconcile import Found, Meaning, Span, is_held, meaning, progress, spans, would_be_held
+from service.reconcile import Found, Meaning, Span, meaning, progress, spans, would_be_held
 from service.reconciling import Reconciler, listed
 from service.store import SqlStore, open_store
 from tests.fakes import ACCOUNT, FakePayments, MovedClock, a_delivery, a_transaction
@@ -116,7 +116,7 @@ def test_a_customer_who_finished_after_all_was_missed(standing: Standing, means:
 
 def test_what_is_held_is_told_from_what_failed() -> None:
     held = a_delivery(outcome=Outcome.FAILED, reason=HELD)
-    assert is_held(held)
+    assert held.is_held
     assert meaning(a_transaction(), held) is Meaning.HELD
     assert meaning(a_transaction(standing=Standing.VOIDED), held) is Meaning.RECORDED
     for other in (
@@ -124,7 +124,7 @@ def test_what_is_held_is_told_from_what_failed() -> None:
         a_delivery(outcome=Outcome.FAILED, reason=None),
         a_delivery(outcome=Outcome.CANCELLED, reason=HELD),
     ):
-        assert not is_held(other)
+        assert not other.is_held
 
 
 # --- what would be held ----------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_what_would_be_held_is_what_the_pipeline_holds() -> None:
     for transaction in (a_transaction(created_at=old), a_transaction(created_at=NOW, collection=begun)):
         reason = hold(transaction)
         assert reason is not None
-        assert is_held(a_delivery(outcome=Outcome.FAILED, reason=reason))
+        assert a_delivery(outcome=Outcome.FAILED, reason=reason).is_held
 
 
 def test_what_kravia_delivers_is_not_said_to_be_held() -> None:

@@ -79,7 +79,7 @@ def alarms(service: Running, name: str) -> int:
 
 
 async def test_a_lease_that_runs_out_while_its_owner_still_works(database_url: str, tmp_path: Path) -> None:
-    async with open_outside(database_url, tmp_path, LEASE_SECONDS="2") as outside, outside.serving() as owner:
+    async with open_outside(database_url, tmp_path, LEASE_SECONDS="4") as outside, outside.serving() as owner:
         taken = await outside.keep("taken", Phase.CONTENT, Behaviour(delay=HELD))
         repeated = await outside.keep("repeated", Phase.CONTENT, Behaviour(delay=HELD))
         captured = await outside.keep("captured", "capture", ANSWERED)

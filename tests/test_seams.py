@@ -221,7 +221,8 @@ async def test_killed_at_every_seam(database_url: str, tmp_path: Path, order: Ca
                 await until(lambda: outside.told(ids["unclaimed"]) == [200])
                 ids["last save"] = outside.sell("last save")
                 stop(outside, _STUCK, id=ids["last save"])
-                while not await asyncio.to_thread(is_stuck, outside):
+                done = ((ACCEPTED,), (ACCEPTED,))
+                while await left(outside, ids["last save"]) != done or not await asyncio.to_thread(is_stuck, outside):
                     await asyncio.sleep(0.01)
                 # Nothing is committed any more: what is answered now is never recorded.
                 outside.gate.open()

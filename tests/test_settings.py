@@ -514,6 +514,16 @@ def test_commands_on_the_record_need_the_database_alone(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in caught.value.mistakes] == ["DELIVERY_DATABASE_URL_FILE"]
 
 
+def test_commands_on_pauses_need_the_account_too(tmp_path: Path) -> None:
+    given_env = {"DELIVERY_CONCURRENCY": "none", "DELIVERY_CLIENT_SECRET_FILE": str(tmp_path / "missing")}
+    settings = load_settings({**given_env, "DELIVERY_ACCOUNT_ID": "P12345678"}, need=Need.ACCOUNT)
+    assert settings.account_id == "P12345678"
+    for wrong in ({}, {"DELIVERY_ACCOUNT_ID": "mine"}):
+        with pytest.raises(SettingsError) as caught:
+            load_settings({**given_env, **wrong}, need=Need.ACCOUNT)
+        assert [line.split(":")[0] for line in caught.value.mistakes] == ["DELIVERY_ACCOUNT_ID"]
+
+
 def test_some_commands_need_nothing() -> None:
     settings = load_settings({"DELIVERY_DATABASE_URL": "nowhere"}, need=Need.NOTHING)
     assert [*settings.retry_delays] == [60, 300, 900, 1800, 3600, 7200]

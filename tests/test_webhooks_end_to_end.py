@@ -202,8 +202,22 @@ async def test_a_statement_is_of_days_in_the_merchants_zone(stage: Stage, sqlite
     said = json.loads(done.stdout)
     assert (said["from"], said["to"]) == ("2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z")  # summer time began
     assert (done.exit_code, said["count"], said["lines"]) == (0, 0, [])
-    for wrong in (("--from", "2026-03-02", "--to", "2026-03-01"), ("--from", "yesterday")):
-        assert (await command(stage, sqlite_url, "statement", *wrong)).exit_code == 2
+    for wrong in (
+        ("--from", "2026-03-02", "--to", "2026-03-01"),
+        ("--from", "yesterday"),
+        ("--to", "9999-12-31"),
+        ("--to", "0001-01-09"),
+        ("--from", "0001-01-01"),
+    ):
+        done = await command(stage, sqlite_url, "statement", *wrong)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "Usage: " in done.stderr
+
+
+async def test_a_statement_covers_thirty_days_unless_told(stage: Stage, sqlite_url: str) -> None:
+    done = await command(stage, sqlite_url, "statement", "--to", "2026-11-30", "--json")
+    said = json.loads(done.stdout)
+    assert (said["from"], said["to"]) == ("2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z")
 
 
 async def test_a_statement_says_nothing_of_what_it_did_not_see(stage: Stage, sqlite_url: str) -> None:

@@ -70,7 +70,7 @@ _POLICY = re.compile(
     re.IGNORECASE,
 )
 _NOBODY = re.compile(  # of that name; a relay that checks the sender's address finds nobody there in the same words
-    r"^(?!.*\bsender)(?s:.*)\b((user|recipient|mailbox|address|account) (is )?(unknown|not found|does ?n.t exist|"
+    r"^(?!.*\bsender).*\b((user|recipient|mailbox|address|account) (is )?(unknown|not found|does ?n.t exist|"
     r"does not exist)|(unknown|no such|invalid|non-?existent) (local )?(user|recipient|mailbox|address|account))\b",
     re.IGNORECASE | re.DOTALL,
 )

@@ -25,9 +25,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from service.delivery import PROVIDER_LANE, Calls, Case, Concern, Condition, Outcome, Settled
+from service.delivery import HELD, PROVIDER_LANE, RECONCILE, Calls, Case, Concern, Condition, Outcome, Settled
 from service.store.clock import database_now
-from service.store.life import RECONCILE
 from service.store.tables import Instant, Words, deliveries, jobs, microseconds, pauses, sends
 
 SHOWN = 20
@@ -69,7 +68,7 @@ def _unfinished() -> Select[Any]:
     long_captured = or_(_STOPPED, deliveries.c.captured_known_at < ago(_A_WHILE))
     long_sent = or_(_STOPPED, deliveries.c.delivered_at < ago(_A_WHILE))
     condition = case(
-        (and_(_STOPPED, deliveries.c.reason.like("held:%")), Condition.HELD.value),
+        (and_(_STOPPED, deliveries.c.reason.like(f"{HELD}%")), Condition.HELD.value),
         (and_(_STOPPED, _in_doubt()), Condition.UNCONFIRMED.value),
         (and_(half_captured, long_captured), Condition.UNDELIVERED.value),
         (and_(half_sent, long_sent), Condition.UNCAPTURED.value),

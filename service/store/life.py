@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from service.delivery import (
     PROVIDER_LANE,
+    RECONCILE,
     Arrival,
     Capture,
     Claim,
@@ -27,8 +28,6 @@ from service.store.rows import Held
 _UNDELIVERED = frozenset({Outcome.OPEN, Outcome.FAILED})  # a retry of what failed goes where its resend was to go
 _GIVEN_UP = frozenset({Outcome.FAILED, Outcome.SKIPPED})
 _HAS_IT = "the customer has the invoice"
-RECONCILE = "reconcile"
-"""The source of an arrival that nobody notified us of."""
 
 
 def entered(arrival: Arrival, now: datetime) -> Held:
@@ -198,9 +197,7 @@ def stated(held: Held, request: Request, now: datetime) -> Held:
 
 def may_be_released(held: Held) -> bool:
     """Tell whether the row is held, or may yet be: it is open, and its age not looked at."""
-    delivery = held.delivery
-    is_held = delivery.outcome is Outcome.FAILED and (delivery.reason or "").startswith("held:")
-    return delivery.outcome is Outcome.OPEN or is_held
+    return held.delivery.outcome is Outcome.OPEN or held.delivery.is_held
 
 
 def released(held: Held, now: datetime) -> Held:

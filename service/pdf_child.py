@@ -59,10 +59,11 @@ def _look(document: bytes) -> dict[str, object]:
     if b"%%EOF" not in document[-_TAIL:]:
         return {"problem": "it is cut short"}  # pypdf may find an earlier end in it and make do with that
     try:
-        reader = PdfReader(io.BytesIO(document))
-        if reader.is_encrypted:
-            return {"problem": "it is encrypted"}
-        pages = sum(1 for page in reader.pages if page.mediabox is not None)
+        with io.BytesIO(document) as file:  # closed, it lets go of the document; the reader lives on in its own rings
+            reader = PdfReader(file)
+            if reader.is_encrypted:
+                return {"problem": "it is encrypted"}
+            pages = sum(1 for page in reader.pages if page.mediabox is not None)
     # Who knows what such a document has left in this process, of the memory above all: the next one gets another.
     except MemoryError:
         return {"problem": "it needs too much memory to open", "last": True}

@@ -75,6 +75,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._more = False  # whether the last look left due work behind for want of slots
         self._suspects_at = clock.monotonic()
+        self._suspects_after = SUSPECTS_EVERY
         self._suspect: asyncio.Task[Fault | None] | None = None
         self._adopted_at: float | None = None
         self._looked_at: float | None = None
@@ -126,7 +127,7 @@ class Worker:
             await self._adopt_strays()
             await self._look_at_pauses()
             busy = await self._claim_all()
-            if not busy or self._clock.monotonic() - self._suspects_at > SUSPECTS_EVERY:
+            if not busy or self._clock.monotonic() - self._suspects_at > self._suspects_after:
                 await self._look_for_a_suspect()
             self._looked_at = self._clock.monotonic()
         except StoreUnavailable as exc:
@@ -161,17 +162,22 @@ class Worker:
         """Run a delivery whose last claim ended without a save on its own, in case it is what brought us down.
 
         Nothing else is claimed meanwhile, but not for long: a silent relay may keep it for minutes, and others are due.
-        One that is not done by then goes on beside them, and no other suspect is taken before it ends.
+        One that is not done by then goes on beside them, and no other suspect is taken before it ends. The next one has
+        its turn when the others have had as much time again, so that what a crash left comes back within minutes.
         """
         if self._suspect is not None and not self._suspect.done():
             return
+        began = self._clock.monotonic()
         self._suspect = await self._claim_suspect()
-        if self._suspect is not None:
+        if self._suspect is None:
+            self._suspects_after = SUSPECTS_EVERY
+        else:
             stopping = asyncio.create_task(self._stopping.wait())
             both = {self._suspect, stopping}
             await asyncio.wait(both, timeout=2 * self._alone, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             self._woken.set()
+            self._suspects_after = min(SUSPECTS_EVERY, self._clock.monotonic() - began)
         self._suspects_at = self._clock.monotonic()
 
     async def _claim_suspect(self) -> asyncio.Task[Fault | None] | None:

@@ -20,12 +20,17 @@ from tests.torture.site import Site
 _log = structlog.get_logger()
 
 # Those that keep a slot for minutes, or a delivery for longer than the torture, have shorter ones in their place.
-_TOO_LONG = ("silent", "slow", "429", "greylisted", "for-now", "later", "callback-late", "timeout")
+_TOO_LONG = ("silent", "slow", "429", "503", "greylisted", "for-now", "later", "callback-late", "timeout")
 _SHORT = {
     "429, short": Kind(
         about="too many requests; come again in two seconds",
         at=("read_transaction", "capture", "token", "file"),
         how=Answer(status=429, message="too many requests", retry_after=2),
+    ),
+    "503, short": Kind(
+        about="not available now; come again in a second",
+        at=("read_transaction", "capture", "token", "file"),
+        how=Answer(status=503, message="temporarily unavailable", retry_after=1),
     ),
     "greylisted, short": Kind(
         about="come again in two seconds",
@@ -66,6 +71,7 @@ class Chaos:
             (2, self._freeze),
             (1, self._stop_kindly),
             (8, self._bend_answers),
+            (2, self._mend_answers),
             (2, self._void_or_pay),
             (2, self._operate),
             (2, database),
@@ -73,8 +79,7 @@ class Chaos:
 
     async def rage(self, until: Callable[[], bool]) -> None:
         """Go on until the time is over."""
-        for name, kind in _ALWAYS.items():
-            self._site.faults.commit(Fault(name=name, probability=0.5), kind)
+        await self._mend_answers()
         deeds = [deed for weight, deed in self._deeds for _ in range(weight)]
         while not until():
             deed = self._random.choice(deeds)
@@ -100,6 +105,12 @@ class Chaos:
         name = self._random.choice(sorted(FAULTS))
         fault = Fault(name=name, count=self._random.randint(1, 6), probability=self._random.choice((1, 0.3)))
         self._site.faults.commit(fault, FAULTS[name])
+
+    async def _mend_answers(self) -> None:
+        """Let everybody answer as they should again: what a paused lane does not meet would else heap up before it."""
+        self._site.faults.clear()
+        for name, kind in _ALWAYS.items():
+            self._site.faults.commit(Fault(name=name, probability=0.5), kind)
 
     async def _void_or_pay(self) -> None:
         if not self._site.sold:

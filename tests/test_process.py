@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from service.simulator.mail import Behaviour, MailServer, Phase, open_mail_serve
 from service.simulator.sales import sale
 from tests.fakes import MovedClock
 from tests.processes import Running, answers, command, running
-from tests.stage import OPTIONS, attachment, environment, parsed
+from tests.stage import OPTIONS, environment
 
 PASSWORD = "sm7p-pa55w0rd"
 
@@ -116,32 +115,6 @@ async def test_a_mail_under_way_is_finished_and_recorded_on_sigterm(outside: Out
     (delivery,) = await outside.listed()
     assert "delivered" in delivery["progress"]  # type: ignore[operator]
     assert len(outside.mail.inbox) == 1
-
-
-async def test_a_killed_process_loses_nothing(outside: Outside) -> None:
-    async with outside.serving() as service:
-        ids = [outside.sell(f"order-{n}") for n in range(20)]
-        await outside.provider.caller.idle()
-        service.process.send_signal(signal.SIGKILL)
-        await service.process.wait()
-    outside.settings |= {"DELIVERY_UNCONFIRMED_DELAY": "1"}
-    async with outside.serving() as service:
-        async with asyncio.timeout(40):
-            while any(delivery["outcome"] != "completed" for delivery in await outside.listed()):
-                await asyncio.sleep(0.5)
-        assert await service.stop() == 0
-    captured = [seen.transaction_id for seen in outside.provider.provider.captures]
-    assert sorted(captured) == sorted(ids)
-    documents = [attachment(parsed(mail.content)) for mail in outside.mail.inbox]
-    assert set(documents) == {outside.provider.provider.document(i) for i in ids}
-    for delivery in await outside.listed():
-        shown = await command(
-            "deliveries", "show", str(delivery["transaction_id"]), "--json", settings=outside.settings, cwd=outside.cwd
-        )
-        history = json.loads(shown[1])["history"]
-        document = outside.provider.provider.document(str(delivery["transaction_id"]))
-        unconfirmed = sum(e["step"] == "deliver" and e["result"] == "unconfirmed" for e in history)
-        assert documents.count(document) <= 1 + unconfirmed
 
 
 async def test_a_taken_port_is_said_kindly(outside: Outside) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from service.concerns import DIGEST_AT, URGENT, Heading, Notice, digest, in_order, outage_notice, silence, urgent_notice
-from service.delivery import Clock, Concern, DeliveryFailure, Job, News, Store, StoreUnavailable
+from service.delivery import Clock, Concern, Condition, DeliveryFailure, Job, News, Store, StoreUnavailable
 from service.metrics import Metrics
 
 LOOK_EVERY = 60.0
@@ -73,10 +73,10 @@ class Lookout:
         """Return everything, what matters most first; raises `StoreUnavailable`."""
         return in_order([*await self.store.concerns(self.account_id), *await self._silence()])
 
-    async def news(self, way: str) -> tuple[News, ...]:
-        """Return what is urgent and not told yet by this way; raises `StoreUnavailable`."""
-        urgent = [Concern(condition=condition, count=0, cases=()) for condition in URGENT]
-        return await self.store.news(self.account_id, way, [*urgent, *await self._silence()])
+    async def news(self, way: str, conditions: Iterable[Condition] = URGENT) -> tuple[News, ...]:
+        """Return what of these conditions is not told yet by this way; raises `StoreUnavailable`."""
+        wanted = [Concern(condition=condition, count=0, cases=()) for condition in conditions]
+        return await self.store.news(self.account_id, way, [*wanted, *await self._silence()])
 
     async def _silence(self) -> tuple[Concern, ...]:
         if not self.silence_hours:
@@ -165,10 +165,11 @@ class Outage:
     So each process that notices tells it, once, and forgets that it did when the record answers again.
     """
 
-    def __init__(self, tellings: Sequence[Telling], *, store: Store, clock: Clock) -> None:
+    def __init__(self, tellings: Sequence[Telling], *, store: Store, clock: Clock, metrics: Metrics) -> None:
         self._tellings = tellings
         self._store = store
         self._clock = clock
+        self._metrics = metrics
         self._since: datetime | None = None
         self._told: set[str] = set()
         self._stopping = asyncio.Event()
@@ -182,7 +183,11 @@ class Outage:
         if not self._tellings:
             await self._stopping.wait()  # what returns while the others run ends the service
         while not self._stopping.is_set():
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001 - a bug here must not end the service
+                self._metrics.alarm("alarm.unexpected_error")
+                _log.exception("alarm.unexpected_error", part="outage")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), LOOK_EVERY / 2)
 

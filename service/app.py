@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import structlog
 from starlette.types import ASGIApp
 
+from service.alarms import Alarms
 from service.alert_url import open_poster
 from service.alerting import LOOK_EVERY, ByMail, Lookout, Outage, Telling
 from service.channels import BUILT_IN
@@ -30,6 +31,7 @@ from service.delivery import (
     Channel,
     ChannelContext,
     Clock,
+    Condition,
     DeliveryFailure,
     Payments,
     PermanentFailure,
@@ -58,7 +60,8 @@ from service.settings import Need, Settings, SettingsError, load_settings
 from service.statement import Auditor
 from service.store import SchemaOutdated, open_store, sharing
 from service.store import migrate as migrate_store
-from service.subscription import LOOKED_AFTER_EVERY, Ensured, Wanted, Watch, ensure
+from service.subscription import JOB as SUBSCRIPTION
+from service.subscription import LOOKED_AFTER_EVERY, THERE, Ensured, Wanted, Watch, ensure
 from service.web.health import Trouble, admin_app
 from service.web.public import public_app
 from service.worker import Worker
@@ -146,8 +149,10 @@ async def open_app(
         webhooks = webhook_authenticator_of(settings)
         if webhooks:
             watch = Watch(provider=payments, wanted=wanted_webhooks(settings), metrics=metrics)
-            chores += (Chore(name="subscription", every=LOOKED_AFTER_EVERY, run=watch.look),)
+            chores += (Chore(name=SUBSCRIPTION, every=LOOKED_AFTER_EVERY, run=watch.look),)
         lookout = lookout_of(settings, store, clock)
+        alarms = Alarms(lookout=lookout, metrics=metrics)
+        chores += (Chore(name="alarms", every=LOOK_EVERY, run=alarms.turn),)
         tellings = await stack.enter_async_context(open_tellings(settings, lookout, metrics))
         chores += tuple(Chore(name=telling.name, every=LOOK_EVERY, run=telling.turn) for telling in tellings)
         yield App(
@@ -163,7 +168,7 @@ async def open_app(
                 account_id=settings.account_id,
                 stop_grace=settings.stop_grace,
             ),
-            outage=Outage(tellings, store=store, clock=clock),
+            outage=Outage(tellings, store=store, clock=clock, metrics=metrics),
             metrics=metrics,
             public=public_app(
                 authenticate=authenticator_of(settings).arrival,
@@ -465,7 +470,22 @@ async def ensure_webhooks(settings: Settings) -> Ensured:
     if not settings.webhook_secrets:
         raise SettingsError(("DELIVERY_WEBHOOK_SECRETS: is required for webhooks",))
     async with dintero_of(settings, SystemClock()) as provider:
-        return await ensure(provider, wanted_webhooks(settings), settings.webhook_secrets[0].get_secret_value())
+        ensured = await ensure(provider, wanted_webhooks(settings), settings.webhook_secrets[0].get_secret_value())
+    with suppress(StoreUnavailable):  # a record that is not there yet has nothing to be put right
+        await _write_that_it_is_there(settings)
+    return ensured
+
+
+async def _write_that_it_is_there(settings: Settings) -> None:
+    """Leave the note that the next hourly look would leave, so that nobody is told of one that is gone."""
+    clock = SystemClock()
+    async with open_record(settings) as store:
+        for _ in range(20):  # a worker may be looking just now, and have seen that it was not there
+            job = await store.take_job(f"{settings.account_id}:{SUBSCRIPTION}", every=0, lease=60)
+            if job is not None:
+                await store.end_job(job, done=True, note=THERE)
+                return
+            await clock.sleep(0.5)
 
 
 def migrate(settings: Settings) -> str:
@@ -498,7 +518,11 @@ async def check(settings: Settings) -> list[CheckResult]:
                 results.append(CheckResult(name=f"channel {name}", ok=False, detail="; ".join(exc.mistakes)))
         results.extend([await tried(f"channel {channel.name}", channel.check()) for channel in channels])
         results.append(await tried("templates", _check_templates(settings, channels)))
-        results.extend([await tried("public URL", payments.reach(f"{url}/callback")) for url in settings.public_url])
+        results.extend([await _check_public_url(settings, payments, url) for url in settings.public_url])
+        if settings.webhook_secrets:
+            urls = wanted_webhooks(settings).urls
+            results.extend([await tried("webhook URL", payments.reach(url, method="POST")) for url in urls])
+            results.append(await tried("webhooks", _check_webhooks(settings, payments)))
     return [*results, _who_is_told(settings), *await _check_record(settings, clock)]
 
 
@@ -508,7 +532,26 @@ _MEND = {
     "channel email": "see DELIVERY_SMTP_URL: smtp:// is STARTTLS, mostly on port 587, smtps:// is TLS from the start, "
     "mostly on 465; user and password are percent-encoded",
     "public URL": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass /callback on to it",
+    "webhook URL": "`serve` must be running with DELIVERY_WEBHOOK_SECRETS set, and the proxy must pass "
+    "/webhooks/dintero on to it",
 }
+
+
+async def _check_public_url(settings: Settings, payments: Dintero, url: str) -> CheckResult:
+    found = await _tried(settings, "public URL", payments.reach(f"{url}/callback"))
+    if found.ok or settings.silence_hours or not settings.reconcile_every:
+        return found
+    alone = "not reached, so invoices are found by looking alone. With DELIVERY_SILENCE_HOURS=0 that is taken as meant"
+    return CheckResult(name=found.name, ok=True, detail=f"{alone}. {found.detail}")
+
+
+async def _check_webhooks(settings: Settings, payments: Dintero) -> str:
+    """Ask the provider itself: what the record knows of it may be an hour old."""
+    coverage = wanted_webhooks(settings).covered(await payments.subscriptions())
+    if coverage.missing:
+        missing = " or ".join(coverage.missing)
+        raise PermanentFailure(f"nothing at Dintero calls us for {missing}: `merchant-delivery webhooks ensure`")
+    return f"Dintero calls {' and '.join(sorted({one.url for one in coverage.active}))}"
 
 
 async def _tried(settings: Settings, name: str, trying: Awaitable[str]) -> CheckResult:
@@ -545,7 +588,7 @@ async def _check_record(settings: Settings, clock: Clock) -> list[CheckResult]:
             concerns = await lookout_of(settings, store, clock).concerns()
     except StoreUnavailable:
         return []
-    found = findings(concerns, settings.timezone)
+    found = findings([one for one in concerns if one.condition is not Condition.SUBSCRIPTION], settings.timezone)
     return [CheckResult(name=finding.name, ok=finding.ok, detail=finding.detail) for finding in found]
 
 

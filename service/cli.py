@@ -13,7 +13,7 @@ import click
 from service.cli_deliveries import deliveries
 from service.cli_erase import erase
 from service.cli_evidence import evidence
-from service.cli_frame import PROGRAM, load, mute, plain_trouble, print_json, program_version, quiet_log
+from service.cli_frame import PROGRAM, load, plain_trouble, print_json, program_version, quiet_log
 from service.cli_pauses import pause, pauses, resume
 from service.cli_reconcile import reconcile
 from service.cli_statement import statement
@@ -45,7 +45,6 @@ def main() -> NoReturn:
     except OSError as exc:
         if exc.errno not in _UNWRITABLE or exc.filename is not None:  # not about a stream that is open
             raise
-        mute(sys.stdout)
         click.echo(f"Standard output cannot be written: {exc.strerror}.", err=True)
         sys.exit(1)
     sys.exit(0)

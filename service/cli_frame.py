@@ -67,21 +67,8 @@ def _words_for(exc: Exception) -> tuple[int | None, tuple[str, ...]]:
 
 def say(line: str, *, err: bool = False) -> None:
     """Tell how an act goes. Whoever has stopped listening, or has no room for it, does not stop the act."""
-    try:
+    with suppress(OSError):
         click.echo(line, err=err)
-    except OSError:
-        mute(sys.stderr if err else sys.stdout)
-
-
-def mute(stream: IO[str] | None) -> None:
-    """Throw away what a stream could not write, and whatever comes: it would fail once more as the process ends."""
-    import os  # noqa: PLC0415
-
-    with suppress(OSError):  # what has no descriptor has nothing to be thrown away
-        if stream is not None:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)
 
 
 def is_terminal(stream: IO[str] | None) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli_frame import load, plain_trouble, print_json
-from service.delivery import DeliveryFailure
+from service.delivery import DeliveryFailure, UnconfirmedFailure
 
 if TYPE_CHECKING:
     from service.delivery import Subscription
@@ -34,8 +34,12 @@ def ensure(as_json: bool) -> None:  # noqa: FBT001  # click's shape
 
         try:
             ensured = asyncio.run(ensure_webhooks(settings))
+        except UnconfirmedFailure as failure:
+            again = "It is NOT KNOWN whether it was created. Run it again: it creates none where one is"
+            click.echo(f"{failure.reason.rstrip('.')}. {again}.", err=True)
+            raise click.exceptions.Exit(1) from None
         except DeliveryFailure as failure:
-            click.echo(f"{failure.reason}. The API client needs the scope admin:hooks.", err=True)
+            click.echo(f"{failure.reason.rstrip('.')}. Nothing was created.", err=True)
             raise click.exceptions.Exit(1) from None
     if as_json:
         print_json(_json(ensured))

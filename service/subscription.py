@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from service.delivery import Job, Subscription, Subscriptions, UnconfirmedFailure
+from service.delivery import DeliveryFailure, Job, Subscription, Subscriptions, UnconfirmedFailure
 from service.metrics import Metrics
 
 LOOKED_AFTER_EVERY = 3600.0
 """Seconds."""
-GONE, THERE = "gone", "there"
-"""What a look leaves in its job's note."""
+JOB = "subscription"
+"""The name of the job that the looks are; `ensure_webhooks` writes its note too."""
+GONE, THERE, NOT_YET = "gone", "there", "not_yet"
+"""What a look leaves in its job's note. What was never found is not gone: nobody has asked for it yet."""
 _log = structlog.get_logger()
 
 
@@ -61,9 +63,12 @@ async def ensure(provider: Subscriptions, wanted: Wanted, secret: str) -> Ensure
     created: Subscription | None
     try:
         created = await provider.subscribe(wanted.urls[0], secret, before.missing)
-    except UnconfirmedFailure:
+    except UnconfirmedFailure as lost:
         known = {subscription.id for subscription in before.active}
-        now = wanted.covered(await provider.subscriptions())
+        try:
+            now = wanted.covered(await provider.subscriptions())
+        except DeliveryFailure as exc:
+            raise lost from exc  # that it is not known is what matters
         if now.missing:
             raise
         created = next((subscription for subscription in now.active if subscription.id not in known), None)
@@ -78,11 +83,15 @@ class Watch:
     wanted: Wanted
     metrics: Metrics
 
-    async def look(self, _job: Job) -> str:
-        """Look, say loudly what is missing, and return the note; raises as the provider does."""
+    async def look(self, job: Job) -> str:
+        """Look, say what is missing (loudly, if it was there), and return the note; raises as the provider does."""
         coverage = self.wanted.covered(await self.provider.subscriptions())
         if not coverage.missing:
             return THERE
+        about = {"missing": ", ".join(coverage.missing), "inactive": len(coverage.inactive)}
+        if job.note in (None, NOT_YET):
+            _log.warning("service.not_subscribed", **about)
+            return NOT_YET
         self.metrics.alarm("alarm.subscription_gone")
-        _log.error("alarm.subscription_gone", missing=list(coverage.missing), inactive=len(coverage.inactive))
+        _log.error("alarm.subscription_gone", **about)
         return GONE

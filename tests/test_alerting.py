@@ -1,5 +1,6 @@
 """Telling people: once, by every way, again after a failure, never not at all; over real SMTP and real HTTP."""
 
+import asyncio
 import email.policy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import httpx2 as httpx
 import pytest
 from structlog.testing import capture_logs
 
+from service.alarms import Alarms
 from service.alert_url import open_poster
 from service.alerting import LOOK_EVERY, ByMail, Lookout, Outage, Telling
 from service.app import check
@@ -239,7 +241,7 @@ class Away:
 
 async def test_a_record_that_does_not_answer_is_told_without_it(desk: Desk) -> None:
     store = Away()
-    outage = Outage([desk.telling], store=cast("Store", store), clock=desk.clock)
+    outage = Outage([desk.telling], store=cast("Store", store), clock=desk.clock, metrics=desk.metrics)
     await outage.look()
     desk.clock.advance(299)
     await outage.look()
@@ -259,13 +261,82 @@ async def test_a_record_that_does_not_answer_is_told_without_it(desk: Desk) -> N
     assert len(desk.way.told) == 2
 
 
+async def test_a_bug_in_the_look_does_not_end_the_service(desk: Desk) -> None:
+    class Broken(Away):
+        looks = 0
+
+        async def ping(self) -> None:
+            self.looks += 1
+            if self.looks == 1:
+                raise ZeroDivisionError
+            outage.stop()
+
+    store = Broken()
+    outage = Outage([desk.telling], store=cast("Store", store), clock=desk.clock, metrics=desk.metrics)
+    with capture_logs() as logs:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            running = group.create_task(outage.run())
+            while not logs:
+                await asyncio.sleep(0)
+            assert not running.done()
+            await outage.look()
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["exc_info"]) == ("alarm.unexpected_error", "error", True)
+    assert alarms(desk.metrics) == {"unexpected_error": 1}
+
+
 async def test_a_short_outage_is_not_told(desk: Desk) -> None:
     store = Away()
-    outage = Outage([desk.telling], store=cast("Store", store), clock=desk.clock)
+    outage = Outage([desk.telling], store=cast("Store", store), clock=desk.clock, metrics=desk.metrics)
     for store.broken in (True, False, True):
         await outage.look()
         desk.clock.advance(200)
     assert desk.way.told == []
+
+
+# --- in the log ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_shows_as_time_passes_is_logged_once_and_counted(store: SqlStore, clock: MovedClock) -> None:
+    """Those that nobody raises when they happen, for nothing happens then."""
+    lookout = Lookout(store=store, clock=clock, account_id=ACCOUNT, timezone=OSLO, silence_hours=20.0)
+    metrics = Metrics()
+
+    async def logged() -> list[tuple[str, str | None]]:
+        turn = Chore(name="alarms", every=LOOK_EVERY, run=Alarms(lookout=lookout, metrics=metrics).turn)
+        options: dict[str, Any] = {"store": store, "clock": clock, "metrics": metrics, "account_id": ACCOUNT}
+        clock.advance(LOOK_EVERY + 1)
+        with capture_logs() as logs:
+            await Chores([turn], **options, stop_grace=1.0).look()
+        return sorted((line["event"], line.get("delivery_id")) for line in logs)
+
+    now = clock.now()
+    ago, later = now - timedelta(hours=2), now + timedelta(days=9)
+    enter(store, "sent", delivered_at=ago, due_at=later)
+    enter(store, "begun", captured_known_at=ago, due_at=later)
+    enter(store, "late", due_at=now - timedelta(minutes=6))
+    enter(store, "failed", outcome="failed", reason="no usable e-mail address", closed_at=now)
+    all_of_them = [
+        ("alarm.captured_not_delivered", f"{ACCOUNT}.begun"),
+        ("alarm.delivered_not_captured", f"{ACCOUNT}.sent"),
+        ("alarm.overdue", f"{ACCOUNT}.late"),
+    ]
+    assert await logged() == all_of_them
+    assert await logged() == []
+    enter(store, "more", due_at=now - timedelta(minutes=6))
+    assert await logged() == [("alarm.overdue", f"{ACCOUNT}.more")]
+    clock.advance(6 * 86400)
+    assert ("alarm.silence", None) in await logged()
+    counted = {"captured_not_delivered": 1, "delivered_not_captured": 1, "overdue": 2, "silence": 1}
+    assert alarms(metrics) == counted
+
+
+async def test_the_service_logs_it_whether_or_not_anybody_is_told(sqlite_url: str) -> None:
+    async with open_stage(sqlite_url) as stage:
+        enter(cast("SqlStore", stage.app.store), "late", due_at=stage.clock.now() - timedelta(minutes=6))
+        with capture_logs() as logs:
+            await stage.app.chores.look()
+    assert [line["delivery_id"] for line in logs if line["event"] == "alarm.overdue"] == [f"{ACCOUNT}.late"]
 
 
 # --- by mail ---------------------------------------------------------------------------------------------------------

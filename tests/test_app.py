@@ -47,6 +47,15 @@ async def test_check_tries_everything_and_says_what_is_wrong(tmp_path: Path) -> 
         assert "DELIVERY_PUBLIC_URL" in results["public URL"].detail
 
 
+async def test_polling_alone_is_healthy_when_it_is_meant(tmp_path: Path) -> None:
+    migrate_store(f"sqlite:///{tmp_path}/d.db")
+    async with checked(tmp_path, DELIVERY_SILENCE_HOURS="0") as results:
+        assert all(result.ok for result in results.values())
+        assert "DELIVERY_SILENCE_HOURS=0" in results["public URL"].detail
+    async with checked(tmp_path, DELIVERY_SILENCE_HOURS="0", DELIVERY_RECONCILE_EVERY="0") as results:
+        assert not results["public URL"].ok
+
+
 async def test_check_knows_its_own_public_address(tmp_path: Path) -> None:
     async with open_stage(f"sqlite:///{tmp_path}/d.db", path="/bl%C3%A5b%C3%A6r") as stage:
         assert await stage.app.payments.reach(f"{stage.url}/callback") == f"{stage.url}/callback leads here"

@@ -8,6 +8,7 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
+from tests.bench.__main__ import arguments
 from tests.bench.load import Load
 from tests.bench.meter import can_measure
 from tests.bench.table import Figure, table
@@ -28,6 +29,17 @@ def test_it_runs(ratios: tuple[str, ...]) -> None:
     found = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()[2:]]
     assert {row[0] for row in found} == set(ratios)
     assert (done.returncode == 1) is any(row[-1] == "missed" for row in found)
+
+
+@pytest.mark.parametrize(
+    ("words", "ratios"), [([], [1, 2, 3, 4, 5, 6]), (["4", "1"], [4, 1]), (["--small", "2"], [2]), (["7"], None)]
+)
+def test_all_are_measured_unless_told(words: list[str], ratios: list[int] | None) -> None:
+    if ratios is None:
+        with pytest.raises(SystemExit):
+            arguments(words)
+    else:
+        assert arguments(words).ratios == ratios
 
 
 def figure(value: float, target: float, *, at_least: bool = False, unit: str = "") -> Figure:

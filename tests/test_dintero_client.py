@@ -578,6 +578,17 @@ async def test_subscriptions_are_listed(provider: Scripted, wrap: Callable[[obje
     )
 
 
+@pytest.mark.parametrize("status", [401, 403, 429, 500])
+async def test_a_right_that_is_missing_is_named_and_nothing_else_is_blamed_on_it(
+    provider: Scripted, status: int
+) -> None:
+    provider.script.on(HOOKS_PATH, error(status))
+    listing = (await failure(provider.dintero.subscriptions())).reason
+    creating = (await failure(provider.dintero.subscribe("https://shop.example/w", "s", ["ping"]))).reason
+    named = [scope in text for scope, text in (("read:hooks", listing), ("admin:hooks", creating))]
+    assert named == [status in (401, 403)] * 2
+
+
 async def test_a_list_of_subscriptions_that_is_none(provider: Scripted) -> None:
     """To take it for an empty one would make a second subscription, and every webhook come twice."""
     for reply in (json_reply({}), json_reply([{}]), Reply(body=b"<html>")):
@@ -625,3 +636,10 @@ async def test_reaching_an_address_of_our_own(provider: Scripted) -> None:
     for _ in range(3):
         assert isinstance(await failure(reach(url)), TransientFailure)
     assert isinstance(await failure(reach("nowhere")), PermanentFailure)
+
+
+async def test_reaching_the_address_of_webhooks(provider: Scripted) -> None:
+    provider.script.on("/webhooks/dintero", Reply(status=401, body=b'{"error":"bad_signature"}'))
+    url = f"{provider.server.url}/webhooks/dintero"
+    assert await provider.dintero.reach(url, method="POST") == f"{url} leads here"
+    assert provider.server.seen[-1].method == "POST"

@@ -32,6 +32,7 @@ MAY: dict[str, set[str]] = {
     "template_files": set(),
     "terminal": {*NOUNS, "money", "record_json"},
     # the core
+    "alarms": {*NOUNS, "alerting", "metrics"},
     "alert_url": {*NOUNS, "concerns"},
     "alerting": {*NOUNS, "concerns", "metrics"},
     "capture": NOUNS,
@@ -64,7 +65,7 @@ MAY: dict[str, set[str]] = {
     "simulator": {*NOUNS, "clock", "dintero.callback", "dintero.webhook", "money", "serving"},
     "app": {
         *NOUNS,
-        *("alert_url", "alerting", "concerns"),
+        *("alarms", "alert_url", "alerting", "concerns"),
         *("chores", "clock", "decide", "metrics", "pdf", "pipeline", "reconcile", "reconciling", "record"),
         *("record_json",),
         *("retention", "serving", "settings", "statement", "subscription", "worker"),

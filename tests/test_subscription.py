@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from service.delivery import AccountFailure, Job, Subscription, TransientFailure, UnconfirmedFailure
 from service.metrics import Metrics
-from service.subscription import GONE, THERE, Wanted, Watch, ensure
+from service.subscription import GONE, NOT_YET, THERE, Wanted, Watch, ensure
 
 URL, OTHER_URL = "https://new.example/webhooks/dintero", "https://old.example/webhooks/dintero"
 AUTHORIZATION, TRANSACTION = "checkout_authorization", "checkout_transaction"
@@ -92,6 +92,19 @@ async def test_a_lost_answer_is_resolved_by_looking() -> None:
         await ensure(provider, WANTED, "s")
 
 
+async def test_a_lost_answer_that_cannot_be_resolved_stays_in_doubt() -> None:
+    class Away(FakeProvider):
+        async def subscriptions(self) -> tuple[Subscription, ...]:
+            if self.asked:
+                raise TransientFailure("503")
+            return ()
+
+    provider = Away()
+    provider.trouble = UnconfirmedFailure("lost")
+    with pytest.raises(UnconfirmedFailure):
+        await ensure(provider, WANTED, "s")
+
+
 async def test_a_refusal_is_told() -> None:
     provider = FakeProvider()
     provider.trouble = AccountFailure("403")
@@ -114,8 +127,24 @@ async def test_a_look_says_loudly_that_it_is_gone(there: tuple[Subscription, ...
         assert await watch.look(replace(JOB, note=THERE)) == GONE
     (line,) = logs
     assert (line["event"], line["log_level"]) == ("alarm.subscription_gone", "error")
-    assert AUTHORIZATION in line["missing"]
+    assert AUTHORIZATION in line["missing"].split(", ")  # a text: the log would show a list as Python does
     assert b'alarms_total{alarm="subscription_gone"} 1.0' in metrics.render(None)
+
+
+@pytest.mark.parametrize("note", [None, NOT_YET])
+async def test_what_was_never_there_is_no_alarm(note: str | None) -> None:
+    metrics = Metrics()
+    provider = FakeProvider()
+    watch = Watch(provider=provider, wanted=WANTED, metrics=metrics)
+    with capture_logs() as logs:
+        assert await watch.look(replace(JOB, note=note)) == NOT_YET
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("service.not_subscribed", "warning")
+    assert line["missing"] == "checkout_authorization, checkout_transaction"
+    assert b'alarms_total{alarm="subscription_gone"} 0.0' in metrics.render(None)
+    with capture_logs() as logs:
+        assert await watch.look(replace(JOB, note=GONE)) == GONE  # and what is gone stays so
+    assert [line["event"] for line in logs] == ["alarm.subscription_gone"]
 
 
 async def test_a_look_that_cannot_see_says_nothing_of_it() -> None:

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 
 from service import cli_frame
 from service.cli import cli
-from service.delivery import Outcome
+from service.delivery import Condition, Outcome
 from service.subscription import LOOKED_AFTER_EVERY
 from tests.fakes import ACCOUNT
+from tests.servers import Reply, Seen, serve
 from tests.stage import Stage, environment, open_stage
 
 SECRET = "hook-secret"
@@ -41,6 +42,11 @@ async def command(stage: Stage, url: str, *arguments: str, **changes: str) -> Re
     env |= {"DELIVERY_WEBHOOK_SECRETS": SECRET} | changes
     with capture_logs():
         return await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=env)
+
+
+async def checked(stage: Stage, url: str, **changes: str) -> dict[str, Any]:
+    done = await command(stage, url, "check", "--json", **changes)
+    return {result["name"]: result for result in json.loads(done.stdout)}
 
 
 def subscribe(stage: Stage, *events: str, secret: str = SECRET) -> Any:
@@ -138,11 +144,70 @@ async def test_ensure_needs_a_secret_and_a_right(stage: Stage, sqlite_url: str) 
     done = await command(stage, sqlite_url, "webhooks", "ensure", DELIVERY_WEBHOOK_SECRETS="")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == "DELIVERY_WEBHOOK_SECRETS: is required for webhooks\n"
-    stage.faults.on("403", where="list_subscriptions")
-    done = await command(stage, sqlite_url, "webhooks", "ensure", "--json")
+    for where in ("create_subscription", "list_subscriptions"):
+        stage.faults.on("403", where=where)
+        done = await command(stage, sqlite_url, "webhooks", "ensure", "--json")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "admin:hooks" in done.stderr
+        assert SECRET not in done.stderr
+
+
+async def test_what_happened_to_a_creation_is_said_as_far_as_it_is_known(stage: Stage, sqlite_url: str) -> None:
+    stage.faults.on("500", where="create_subscription")
+    done = await command(stage, sqlite_url, "webhooks", "ensure")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "admin:hooks" in done.stderr
-    assert SECRET not in done.stderr
+    assert "NOT KNOWN whether it was created. Run it again" in done.stderr
+    assert "scope" not in done.stderr
+    stage.faults.clear()
+    stage.faults.on("503", where="list_subscriptions")
+    done = await command(stage, sqlite_url, "webhooks", "ensure")
+    assert done.exit_code == 1
+    assert done.stderr.endswith("Nothing was created.\n")
+    assert "scope" not in done.stderr
+
+
+async def test_a_set_up_in_the_order_of_the_readme_raises_no_alarm(stage: Stage, sqlite_url: str) -> None:
+    """The secret, the start, `webhooks ensure`; and from then on it is an alarm when it goes."""
+    with capture_logs() as logs:
+        await stage.app.chores.look()
+    assert "service.not_subscribed" in [line["event"] for line in logs]
+    before = await checked(stage, sqlite_url)
+    assert not before["webhooks"]["ok"]
+    assert "webhooks ensure" in before["webhooks"]["detail"]
+    assert before["webhook URL"]["ok"]
+    assert "subscription gone" not in before
+    assert (await command(stage, sqlite_url, "webhooks", "ensure")).exit_code == 0
+    assert (await checked(stage, sqlite_url))["webhooks"]["ok"]
+    stage.provider.webhooks.delete(stage.provider.webhooks.listed()[0]["id"])
+    stage.clock.advance(LOOKED_AFTER_EVERY + 61)
+    with capture_logs() as later:
+        await stage.app.chores.look()
+    assert "alarm.subscription_gone" in [line["event"] for line in later]
+    assert "alarm.subscription_gone" not in [line["event"] for line in logs]
+
+
+async def test_one_that_is_created_again_is_not_gone_any_more(stage: Stage, sqlite_url: str) -> None:
+    """At once, and not after the next hourly look."""
+    job = await stage.app.store.take_job(f"{ACCOUNT}:subscription", every=0, lease=60)
+    assert job is not None
+    await stage.app.store.end_job(job, done=True, note="gone")  # as an hourly look leaves it
+    (gone,) = await stage.app.store.concerns(ACCOUNT)
+    assert gone.condition is Condition.SUBSCRIPTION
+    assert (await command(stage, sqlite_url, "webhooks", "ensure")).exit_code == 0
+    assert await stage.app.store.concerns(ACCOUNT) == ()
+
+
+async def test_a_proxy_that_passes_only_callbacks_on_is_found(stage: Stage, sqlite_url: str) -> None:
+    async def only_callbacks(seen: Seen) -> Reply:
+        ours = seen.target == "/callback"
+        return Reply(status=401, body=b'{"error":"bad_signature"}') if ours else Reply(status=404, body=b"{}")
+
+    async with serve(only_callbacks) as proxy:
+        found = await checked(stage, sqlite_url, DELIVERY_PUBLIC_URL=proxy.url)
+    assert found["public URL"]["ok"]
+    assert not found["webhook URL"]["ok"]
+    assert "/webhooks/dintero" in found["webhook URL"]["detail"]
+    assert "webhook URL" not in await checked(stage, sqlite_url, DELIVERY_WEBHOOK_SECRETS="")
 
 
 async def test_once_an_hour_somebody_looks_that_it_is_there(stage: Stage) -> None:

@@ -111,11 +111,11 @@ class Dintero:
         await self._listing.look()
         return f"the client credentials are accepted for {self._account_id}"
 
-    async def reach(self, url: str) -> str:
-        """Ask our own callback URL without a signature, and return a line on it; raises unless it is we who refuse."""
+    async def reach(self, url: str, *, method: str = "GET") -> str:
+        """Ask an address of our own without a signature, and return a line on it; raises unless it is we who refuse."""
         doing = f"asking {url}"
         try:
-            answer = await self._wire.exchange("GET", place(url), doing=doing, headers={})
+            answer = await self._wire.exchange(method, place(url), doing=doing, headers={})
         except ValueError as exc:
             raise PermanentFailure(f"{url} is not a usable address") from exc
         word = members(parsed(answer, doing)).get("error") if answer.status in _REFUSED_BY_US else None

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from service.delivery import Subscription, TransientFailure, UnconfirmedFailure
-from service.dintero.access import Access, is_success, parsed
+from service.delivery import AccountFailure, Subscription, TransientFailure, UnconfirmedFailure
+from service.dintero.access import FORBIDDEN, UNAUTHORIZED, Access, is_success, parsed
 from service.dintero.reading import REFERENCE, elements, label, members, objects, text
-from service.dintero.wire import AnswerLost, place
+from service.dintero.wire import Answer, AnswerLost, place
 
 _LISTING = "listing the webhook subscriptions"
 _CREATING = "creating the webhook subscription"
@@ -22,6 +22,7 @@ class Hooks:
     async def subscriptions(self) -> tuple[Subscription, ...]:
         """Return those that there are; see `Subscriptions`."""
         answer = await self._access.exchange("GET", self._at, doing=_LISTING)
+        self._must_have_right(answer, _LISTING, scope="read:hooks, or admin:hooks")
         if not is_success(answer.status):
             raise self._access.refused(answer, _LISTING)
         return tuple(_subscription(document) for document in _documents(parsed(answer, _LISTING)))
@@ -41,12 +42,18 @@ class Hooks:
             answer = await self._access.exchange("POST", self._at, doing=_CREATING, json=body)
         except AnswerLost as exc:
             raise UnconfirmedFailure(exc.reason) from exc
+        self._must_have_right(answer, _CREATING, secret, scope="admin:hooks")
         if not is_success(answer.status):
             raise self._access.effect_refused(answer, _CREATING, secret)
         try:
             return _subscription(members(parsed(answer, _CREATING)))
         except TransientFailure as exc:
             raise UnconfirmedFailure(exc.reason) from exc
+
+    def _must_have_right(self, answer: Answer, doing: str, *secrets: str, scope: str) -> None:
+        if answer.status in (UNAUTHORIZED, FORBIDDEN):
+            reason = self._access.reason(answer, doing, *secrets).rstrip(".")
+            raise AccountFailure(f"{reason}. The API client needs the scope {scope}", retry_after=answer.retry_after)
 
 
 def _documents(listed: object) -> list[Mapping[str, object]]:

@@ -93,15 +93,17 @@ class Book:
             self._now = self.connection.execute(_NOW, {"shift": self.shift}).scalar_one()
         return self._now
 
-    def lock(self, ids: set[str], *, with_intents: set[str]) -> None:
-        """Lock the rows with these ids that exist, and read the intents of those that need them."""
+    def lock(self, ids: set[str], *, with_sends: set[str], with_captures: set[str]) -> None:
+        """Lock the rows with these ids that exist, and read the sends and the captures of those that need them."""
         if ids:
             locked = map(held_of, self.connection.execute(_LOCK, {"ids": sorted(ids)}))
             self._held.read((held.delivery.id, held) for held in locked)
-        known = [held for held in self._held.all() if held.delivery.id in with_intents]
-        sent = sends_among(self.connection, [held.delivery.id for held in known if held.delivery.attempt])
+        known = list(self._held.all())
+        begun = {held.delivery.id for held in known if held.delivery.attempt}
+        sent = sends_among(self.connection, sorted(begun & with_sends))
         self.sends.read((intent.value.id, intent) for intent in sent)
-        captured = captures_among(self.connection, [held.delivery.id for held in known if held.captures_begun])
+        begun = {held.delivery.id for held in known if held.captures_begun}
+        captured = captures_among(self.connection, sorted(begun & with_captures))
         self.captures.read((intent.value.id, intent) for intent in captured)
 
     def get(self, delivery_id: str) -> Held | None:

@@ -104,23 +104,23 @@ class SqlStore:
     async def begin_send(self, claim: Claim, send: Send) -> None:
         """As `Store.begin_send`; raises `ValueError` as `receive`."""
         _usable(send.id)
-        await self._change(claim.delivery.id, partial(work.begin_send, claim=claim, send=send), intents=True)
+        await self._change(claim.delivery.id, partial(work.begin_send, claim=claim, send=send), sends=True)
 
     async def settle_send(self, send: Send, entries: Sequence[Entry]) -> None:
         """As `Store.settle_send`; raises `KeyError` for an unknown delivery."""
-        await self._change(send.delivery_id, partial(work.settle_send, send=send, entries=entries), intents=True)
+        await self._change(send.delivery_id, partial(work.settle_send, send=send, entries=entries), sends=True)
 
     async def begin_capture(self, claim: Claim, capture: Capture) -> None:
         """As `Store.begin_capture`; raises `ValueError` as `receive`."""
         _usable(capture.id)
-        await self._change(claim.delivery.id, partial(work.begin_capture, claim=claim, capture=capture), intents=True)
+        await self._change(claim.delivery.id, partial(work.begin_capture, claim=claim, capture=capture), captures=True)
 
     async def settle_capture(
         self, capture: Capture, entries: Sequence[Entry], *, began_at: datetime | None = None
     ) -> None:
         """As `Store.settle_capture`; raises `KeyError` for an unknown delivery."""
         settle = partial(work.settle_capture, capture=capture, entries=entries, began_at=began_at)
-        await self._change(capture.delivery_id, settle, intents=True)
+        await self._change(capture.delivery_id, settle, captures=True)
 
     async def retry(self, delivery_id: str, request: Request) -> Delivery:
         """As `Store.retry`."""
@@ -133,12 +133,12 @@ class SqlStore:
     async def cancel(self, delivery_id: str, request: Request) -> Delivery:
         """As `Store.cancel`; a completed delivery stays as it is, for there is nothing left to stop."""
         cancel = partial(work.cancel, delivery_id=delivery_id, request=request)
-        return await self._change(delivery_id, cancel, intents=True)
+        return await self._change(delivery_id, cancel, sends=True, captures=True)
 
     async def resolve(self, delivery_id: str, request: Request, *, delivered: bool) -> Delivery:
         """As `Store.resolve`."""
         resolve = partial(work.resolve, delivery_id=delivery_id, request=request, delivered=delivered)
-        return await self._change(delivery_id, resolve, intents=True)
+        return await self._change(delivery_id, resolve, sends=True, captures=True)
 
     async def release(self, delivery_id: str, request: Request) -> Delivery:
         """As `Store.release`."""
@@ -276,8 +276,10 @@ class SqlStore:
         shared = Write(apply=lambda book: apply(book.connection, *about, shift=book.shift), alone=alone)
         return self._writer.write(shared)
 
-    def _change(self, key: str, apply: Callable[[Book], T], *, intents: bool = False) -> asyncio.Future[T]:
-        return self._writer.write(Write(apply=apply, key=key, intents=intents))
+    def _change(
+        self, key: str, apply: Callable[[Book], T], *, sends: bool = False, captures: bool = False
+    ) -> asyncio.Future[T]:
+        return self._writer.write(Write(apply=apply, key=key, sends=sends, captures=captures))
 
     async def _read(self, read: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._answered, read)

@@ -35,6 +35,8 @@ _log = structlog.get_logger()
 
 GROUP = 256
 """The most writes in one transaction."""
+_GATHER = 0.004
+"""Seconds for which a group gathers when several write: a commit costs as much for one write as for many."""
 _TRIES = 3
 # What a write may answer its own caller with while the rest of the group is committed; it has then changed nothing.
 _ANSWERS = (LeaseLost, AlreadySent, IntentOpen, Unknown)
@@ -44,15 +46,17 @@ _TIDY_EVERY = 5.0  # and how many there are between two attempts at that
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write(Generic[T]):
-    """One write. With a `key`, that delivery's row is locked (and its intents read) before any of the group is applied.
+    """One write. With a `key`, that delivery's row is locked before any of the group is applied.
 
-    Without one, it comes after the others and goes by the book's connection alone; it must not wait for a row's lock,
-    unless it is a transaction of its own (`alone`), and locks rows in the order of their ids.
+    Its `sends` or `captures` are read then too, for a write that needs them. One without a key comes after the others
+    and goes by the book's connection alone; it must not wait for a row's lock, unless it is a transaction of its own
+    (`alone`), and locks rows in the order of their ids.
     """
 
     apply: Callable[[Book], T]
     key: str | None = None
-    intents: bool = False
+    sends: bool = False
+    captures: bool = False
     alone: bool = False
 
 
@@ -73,6 +77,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._next_group: _Waiting | None = None  # one that goes alone, and came while a group was gathered
+        self._busy = False  # the last group was of several writes: more are likely to come at once
+        self._ending = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -88,6 +94,7 @@ class Writer:
     async def close(self) -> None:
         """Finish what was asked for and end the thread."""
         self._closed = True
+        self._ending.set()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -106,6 +113,8 @@ class Writer:
         """Wait for a write; return it with all that came meanwhile, or up to the word to end."""
         group: list[_Waiting | None] = [self._next_group or self._next()]
         self._next_group = None
+        if self._busy and group[0] is not None:
+            self._ending.wait(_GATHER)
         while (last := group[-1]) is not None and not last.write.alone and len(group) < GROUP:
             try:
                 one = self._queue.get_nowait()
@@ -115,6 +124,7 @@ class Writer:
                 self._next_group = one
                 break
             group.append(one)
+        self._busy = len(group) > 1
         return group
 
     def _next(self) -> _Waiting | None:
@@ -201,7 +211,11 @@ class Writer:
 def _applied(connection: Connection, group: Sequence[Write[Any]], offset: int) -> list[Any]:
     book = Book(connection, shift=offset)
     keyed = {write.key for write in group if write.key is not None}
-    book.lock(keyed, with_intents={write.key for write in group if write.key is not None and write.intents})
+    book.lock(
+        keyed,
+        with_sends={write.key for write in group if write.key is not None and write.sends},
+        with_captures={write.key for write in group if write.key is not None and write.captures},
+    )
     answers: list[Any] = [_answer(write, book) if write.key is not None else None for write in group]
     book.flush()
     for index, write in enumerate(group):

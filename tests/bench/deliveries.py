@@ -53,13 +53,13 @@ def sales(ground: Ground, contestants: int) -> int:
 async def costs(ground: Ground, peers: Peers, contestants: Sequence[Contestant]) -> list[list[float]]:
     """Return each one's processor seconds for a delivery, round by round.
 
-    They take turns, so that whatever else the machine does falls on all of them.
+    They take turns, and change who is first, so that whatever else the machine does falls on all of them.
     """
     size, left, captured = ground.size, iter(peers.found.ids), 0
     found: list[list[float]] = [[] for _ in contestants]
     for number in range(size.rounds + 1):
         count = size.deliveries if number else size.warm
-        for place, contestant in enumerate(contestants):
+        for place, contestant in list(enumerate(contestants))[:: -1 if number % 2 else 1]:
             before = contestant.process.used()
             await contestant.tell(replace(peers.found, ids=[next(left) for _ in range(count)]))
             captured += count

@@ -45,9 +45,9 @@ class Size:
 
 FULL = Size(
     callbacks=3000,
-    rounds=3,
+    rounds=4,
     connections=64,
-    deliveries=150,
+    deliveries=120,
     warm=64,
     rows=1_000_000,
     few_rows=10_000,

@@ -1,4 +1,7 @@
-"""The same pipeline on DBOS: a workflow of four steps, each written down when it is done, the document too."""
+"""The same pipeline on DBOS: a workflow whose steps are each written down when they are done, the document too.
+
+The transaction is read again before the capture, as ours is.
+"""
 
 import asyncio
 import json
@@ -43,7 +46,7 @@ async def _deliver(transaction_id: str) -> None:
     transaction = await _read_step(transaction_id)
     pdf = await _fetch_step(transaction["metadata"]["kravia:invoice_url"])
     await _send_step(transaction, pdf)
-    await _capture_step(transaction)
+    await _capture_step(await _read_step(transaction_id))
 
 
 _workflow = DBOS.workflow()(_deliver)

@@ -1,6 +1,7 @@
 """The same pipeline on Procrastinate: two jobs, so that a crash before the capture does not send the mail again.
 
-It keeps no record, and no intent: a crash between the relay's answer and the end of the first job does send it again.
+The second reads the transaction again, as ours does. No record is kept, and no intent: a crash between the relay's
+answer and the end of the first job does send it again.
 """
 
 import asyncio

@@ -132,7 +132,8 @@ async def test_no_page_is_sorted_by_reading_all(store: SqlStore, many: list[dict
     narrowed = 0 < len(set(chosen.outcomes)) < len(Outcome)
     for after in (None, middle):
         plan = await plans(store, chosen, after)
-        assert ("deliveries_outcome" if narrowed else "deliveries_newest") in plan
+        # With statistics PostgreSQL may find the index by time alone the better one: it is in the right order, too.
+        assert "deliveries_newest" in plan or (narrowed and "deliveries_outcome" in plan)
         assert "Seq Scan" not in plan
         assert "Bitmap" not in plan
         assert "Sort  (" not in plan  # PostgreSQL's; a Merge Append has a Sort Key and sorts nothing

@@ -44,10 +44,10 @@ class Size:
 
 
 FULL = Size(
-    callbacks=3000,
-    rounds=4,
+    callbacks=2000,
+    rounds=6,
     connections=64,
-    deliveries=120,
+    deliveries=80,
     warm=64,
     rows=1_000_000,
     few_rows=10_000,

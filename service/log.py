@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any, Literal, TextIO
 
@@ -12,6 +12,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.privacy import scrub
 
+_SHORT = 32
 _FIRST = ("timestamp", "level", "event")
 # Ids that a search must find whole; our own make, or found usable before they came here.
 _IDS = frozenset({"transaction_id", "delivery_id", "message_id", "logger", *_FIRST})
@@ -104,7 +105,7 @@ def _route_libraries(shared: list[Processor], written: Processor, out: TextIO) -
         logger.propagate = name != "uvicorn.access"
 
 
-def _scrubbed(_logger: WrappedLogger, _method: str, event: EventDict, *, secrets: Collection[str]) -> EventDict:
+def _scrubbed(_logger: WrappedLogger, _method: str, event: EventDict, *, secrets: tuple[str, ...]) -> EventDict:
     """Drop what must not be there by its name, and scrub every text that may have come from outside."""
     kept: EventDict = {}
     for key, value in event.items():
@@ -120,15 +121,21 @@ def _dropped(key: str) -> bool:
     return not _DROPPED.isdisjoint(key.lower().split("_"))
 
 
-def _value(key: str, value: object, secrets: Collection[str]) -> Any:
+def _value(key: str, value: object, secrets: tuple[str, ...]) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if key in {"exception", "stack"}:
         return "\n".join(_line(line, secrets) for line in str(value).splitlines())
-    return scrub(str(value), secrets)
+    text = str(value)
+    return _word(text, secrets) if len(text) <= _SHORT else scrub(text, secrets)
 
 
-def _line(line: str, secrets: Collection[str]) -> str:
+@lru_cache(maxsize=256)  # names of events, results and lanes: every line has some, and they are few
+def _word(text: str, secrets: tuple[str, ...]) -> str:
+    return scrub(text, secrets)
+
+
+def _line(line: str, secrets: tuple[str, ...]) -> str:
     """Scrub one line of a traceback and leave it where it is indented."""
     return line[: len(line) - len(line.lstrip())] + scrub(line, secrets)
 

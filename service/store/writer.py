@@ -35,8 +35,11 @@ _log = structlog.get_logger()
 
 GROUP = 256
 """The most writes in one transaction."""
-_GATHER = 0.004
-"""Seconds for which a group gathers when several write: a commit costs as much for one write as for many."""
+_TURNS = 2
+"""Turns of the event loop that bring no further write, after which a group is committed.
+
+A commit costs nearly as much for one write as for many, and whoever is about to write comes within a turn or two.
+"""
 _TRIES = 3
 # What a write may answer its own caller with while the rest of the group is committed; it has then changed nothing.
 _ANSWERS = (LeaseLost, AlreadySent, IntentOpen, Unknown)
@@ -77,8 +80,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._next_group: _Waiting | None = None  # one that goes alone, and came while a group was gathered
-        self._busy = False  # the last group was of several writes: more are likely to come at once
-        self._ending = threading.Event()
+        self._coming: list[_Waiting] = []  # on the loop's side of the queue
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -88,13 +90,27 @@ class Writer:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Waiting(write, future))
+        self._coming.append(_Waiting(write, future))
+        if len(self._coming) == 1:
+            self._loop.call_soon(self._wait_for_more, 1, _TURNS)
         return future
+
+    def _wait_for_more(self, count: int, turns: int) -> None:
+        came, count = len(self._coming) > count, len(self._coming)
+        if count < GROUP and turns:
+            self._loop.call_soon(self._wait_for_more, count, _TURNS if came else turns - 1)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        for one in self._coming:
+            self._queue.put(one)
+        self._coming.clear()
 
     async def close(self) -> None:
         """Finish what was asked for and end the thread."""
         self._closed = True
-        self._ending.set()
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -113,8 +129,6 @@ class Writer:
         """Wait for a write; return it with all that came meanwhile, or up to the word to end."""
         group: list[_Waiting | None] = [self._next_group or self._next()]
         self._next_group = None
-        if self._busy and group[0] is not None:
-            self._ending.wait(_GATHER)
         while (last := group[-1]) is not None and not last.write.alone and len(group) < GROUP:
             try:
                 one = self._queue.get_nowait()
@@ -124,7 +138,6 @@ class Writer:
                 self._next_group = one
                 break
             group.append(one)
-        self._busy = len(group) > 1
         return group
 
     def _next(self) -> _Waiting | None:

@@ -1,6 +1,7 @@
 """The little that every face needs of ASGI: exact paths and methods, small JSON answers, and no 500 whatever comes."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cache
 from typing import Final
 
 import structlog
@@ -19,6 +20,12 @@ _NO_STORE: Final = {"cache-control": "no-store"}
 def answer(status: int, content: object, *, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON answer that no cache keeps."""
     return JSONResponse(content, status_code=status, headers={**_NO_STORE, **(headers or {})})
+
+
+@cache
+def taken() -> Response:
+    """Return what a caller gets who told us something: one answer for all, for nothing of a request is in it."""
+    return answer(200, {})
 
 
 def error(status: int, word: str, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -21,7 +21,7 @@ from service.delivery import (
     Unusable,
 )
 from service.metrics import Metrics
-from service.web.asgi import answer, error
+from service.web.asgi import error, taken
 
 LARGEST_BODY = 1 << 20
 """Bytes of a body above which the answer is 413."""
@@ -91,7 +91,7 @@ class Intake:
             transaction_id=None if isinstance(arrival, Unrecorded) else arrival.transaction_id,
             duration_ms=self._since(began),
         )
-        return answer(200, {})
+        return taken()
 
     async def _record(self, arrival: Arrival) -> str:
         received = await self.store.receive(arrival)

@@ -9,8 +9,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from urllib.parse import unquote
 
 import structlog
@@ -19,10 +21,14 @@ from starlette.types import ASGIApp
 from service.alarms import Alarms
 from service.alert_url import open_poster
 from service.alerting import LOOK_EVERY, ByMail, Lookout, Outage, Telling
+from service.batch import Row
+from service.batching import Batch, unchanged
 from service.channels import BUILT_IN
 from service.channels.notices import open_notices
 from service.chores import Chore, Chores
 from service.clock import SystemClock
+from service.comparing import EVERY as COMPARED_EVERY
+from service.comparing import Comparison
 from service.concerns import findings
 from service.decide import Rules
 from service.delivery import (
@@ -32,17 +38,23 @@ from service.delivery import (
     ChannelContext,
     Clock,
     Condition,
+    Delivery,
     DeliveryFailure,
+    Explained,
     Payments,
     PermanentFailure,
     Store,
     StoreUnavailable,
+    Transaction,
 )
+from service.dintero.asking import explain_document
 from service.dintero.callback import Authenticator
 from service.dintero.client import Dintero, open_dintero
+from service.dintero.creating import CREATE_TIMEOUT, Creating
 from service.dintero.effects import CAPTURE_TIMEOUT
 from service.dintero.webhook import WEBHOOK_EVENTS, WEBHOOK_PATH, WebhookAuthenticator
 from service.dintero.wire import Timeouts
+from service.explaining import Destination, destination
 from service.metrics import Metrics
 from service.pdf import open_inspector
 from service.pipeline import Parts, Pipeline, Room
@@ -53,6 +65,7 @@ from service.reconciling import Reconciler
 from service.record import open_record
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplateRenderer, open_renderer
+from service.results import open_results
 from service.retention import EVERY as RETENTION_EVERY
 from service.retention import retention
 from service.serving import listen, serving
@@ -150,6 +163,7 @@ async def open_app(
         if webhooks:
             watch = Watch(provider=payments, wanted=wanted_webhooks(settings), metrics=metrics)
             chores += (Chore(name=SUBSCRIPTION, every=LOOKED_AFTER_EVERY, run=watch.look),)
+        chores += (Chore(name="groups", every=COMPARED_EVERY, run=comparison_of(settings, store).turn),)
         lookout = lookout_of(settings, store, clock)
         alarms = Alarms(lookout=lookout, metrics=metrics)
         chores += (Chore(name="alarms", every=LOOK_EVERY, run=alarms.turn),)
@@ -214,6 +228,10 @@ def rules_of(settings: Settings) -> Rules:
         capture_timeout=CAPTURE_TIMEOUT,
         min_days_before_due=settings.min_days_before_due,
         timezone=settings.timezone,
+        group_give_up_days=settings.group_give_up_days,
+        group_addresses=settings.group_addresses,
+        group_notice=settings.group_notice,
+        holiday_country=settings.holiday_country,
     )
 
 
@@ -227,6 +245,17 @@ def reconciler_of(settings: Settings, store: Store, payments: Dintero, clock: Cl
         metrics=metrics,
         account_id=settings.account_id,
         holds=lambda transaction, born_at: would_be_held(transaction, settings.account_id, rules, born_at),
+        timezone=settings.timezone,
+    )
+
+
+def comparison_of(settings: Settings, store: Store) -> Comparison:
+    """Return what holds the grouped invoices against what was expected."""
+    return Comparison(
+        store=store,
+        account_id=settings.account_id,
+        timezone=settings.timezone,
+        holiday_country=settings.holiday_country,
     )
 
 
@@ -272,6 +301,7 @@ def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRend
             locale=settings.locale,
             timezone=settings.timezone,
             folders=sorted({channel.template for channel in channels}),
+            notices=settings.group_notice,
         )
     except TemplateError as exc:
         named = str(exc).startswith("DELIVERY_")
@@ -290,7 +320,8 @@ def dintero_of(
         api_url=settings.api_url,
         file_hosts=settings.file_hosts,
         max_pdf_bytes=settings.max_pdf_bytes,
-        invoice_channel=settings.invoice_channel,
+        invoice_channel=settings.said_channel,
+        group_terms=settings.group_terms,
         clock=clock,
         version=version("merchant-delivery"),
         timeouts=timeouts,
@@ -448,6 +479,51 @@ async def open_payments(settings: Settings) -> AsyncIterator[Payments]:
     """Open the provider alone, as `deliveries cancel --void` wants it."""
     async with dintero_of(settings, SystemClock()) as payments:
         yield payments
+
+
+@asynccontextmanager
+async def open_creating(settings: Settings) -> AsyncIterator[Creating]:
+    """Open the provider alone, as what creates sessions and invoices wants it."""
+    async with dintero_of(settings, SystemClock()) as payments:
+        yield payments.creating
+
+
+@asynccontextmanager
+async def open_batch(
+    settings: Settings, rows: Sequence[Row], result: Path, *, retry_failed: bool
+) -> AsyncIterator[Batch]:
+    """Open a batch and its result file; raises `Mistaken` for what was sent otherwise before, and `Unusable`."""
+    async with dintero_of(settings, SystemClock()) as payments:
+        with open_results(result) as results:
+            unchanged(rows, results.of)
+            yield Batch(
+                rows=rows,
+                results=results,
+                invoices=payments.creating,
+                clock=SystemClock(),
+                settled=CREATE_TIMEOUT,
+                retry_failed=retry_failed,
+            )
+
+
+async def explain(
+    settings: Settings, transaction_id: str, delivery: Delivery | None = None
+) -> tuple[Transaction, Explained, Destination]:
+    """Read a transaction and what each level of configuration says of it; raises as `Payments.read` and `resolve`."""
+    async with dintero_of(settings, SystemClock()) as dintero:
+        transaction = await dintero.read(transaction_id)
+        explained = await dintero.explain(transaction)
+    return transaction, explained, destination(explained, transaction, settings.channels, delivery=delivery)
+
+
+async def explain_file(
+    settings: Settings, document: object, read_at: datetime
+) -> tuple[tuple[Transaction, Explained, Destination], ...]:
+    """Return the same of a document, asking nobody, for each of its products; raises `ValueError` when it has none."""
+    found = await explain_document(
+        document, read_at=read_at, default=settings.said_channel, group_terms=settings.group_terms
+    )
+    return tuple((asked, said, destination(said, asked, settings.channels)) for asked, said in found)
 
 
 @asynccontextmanager
@@ -640,7 +716,7 @@ class DemoService:
 
 
 @asynccontextmanager
-async def demo_service(env: Mapping[str, str]) -> AsyncIterator[DemoService]:
-    """Open the service with these settings and nothing of the caller's environment."""
-    async with open_app(load_settings(env, need=Need.SERVE)) as app:
+async def demo_service(env: Mapping[str, str], clock: Clock) -> AsyncIterator[DemoService]:
+    """Open the service with these settings and nothing of the caller's environment, on the demo's clock."""
+    async with open_app(load_settings(env, need=Need.SERVE), clock=clock) as app:
         yield DemoService(app)

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 import click
 
+from service.cli_create import invoices, sessions
 from service.cli_deliveries import deliveries
 from service.cli_erase import erase
 from service.cli_evidence import evidence
+from service.cli_explain import explain
 from service.cli_frame import PROGRAM, load, plain_trouble, print_json, program_version, quiet_log
+from service.cli_groups import groups
 from service.cli_pauses import pause, pauses, resume
 from service.cli_reconcile import reconcile
+from service.cli_schedule import schedule
 from service.cli_statement import statement
 from service.cli_webhooks import webhooks
 
@@ -161,10 +165,15 @@ def _started() -> "Settings":
 
 
 cli.add_command(deliveries)
+cli.add_command(sessions)
+cli.add_command(invoices)
 cli.add_command(evidence)
+cli.add_command(groups)
+cli.add_command(explain)
 cli.add_command(erase)
 for _command in (pause, resume, pauses):
     cli.add_command(_command)
 cli.add_command(reconcile)
+cli.add_command(schedule)
 cli.add_command(statement)
 cli.add_command(webhooks)

@@ -9,7 +9,7 @@ import click
 
 from service.cli_choice import Target, targeted, text
 from service.cli_frame import in_record, is_terminal, load, plain_trouble, request, say
-from service.delivery import Delivery, Outcome, Request, Store
+from service.delivery import Delivery, Kind, Members, Outcome, Request, Store
 
 _AT_ONCE = 100
 _SHOWN = 50
@@ -142,7 +142,7 @@ def _stop_and_void(target: Target, asked: Request) -> None:
 def _act(target: Target, deed: Deed, asked: Request) -> None:
     with plain_trouble():
         done = in_record(lambda store: carry_out(store, target, deed, asked))
-    sys.exit(0 if all(delivery.outcome is deed.wanted for delivery in done) else 1)
+    sys.exit(0 if all(_as_wanted(delivery, deed) for delivery in done) else 1)
 
 
 async def carry_out(store: Store, target: Target, deed: Deed, asked: Request) -> list[Delivery]:
@@ -159,15 +159,35 @@ async def carry_out(store: Store, target: Target, deed: Deed, asked: Request) ->
             answers = await asyncio.gather(*(deed.do(store, name, own) for name, own in page), return_exceptions=True)
             after = [answer for answer in answers if isinstance(answer, Delivery)]
             done += after
-            _tell(after, deed, terse=terse)
+            _tell([one for one in after if not _is_refused(one, deed)], deed, terse=terse)
+            await _tell_refused(store, [one for one in after if _is_refused(one, deed)])
             bar.update(len(page))
             for answer in answers:
                 if isinstance(answer, BaseException):
                     say(f"{len(done)} of {len(meant)} were done.", err=True)
                     raise answer
     if terse:
-        say(f"{deed.verb}: {sum(d.outcome is deed.wanted for d in done)} of {len(done)} were done.")
+        say(f"{deed.verb}: {sum(_as_wanted(one, deed) for one in done)} of {len(done)} were done.")
     return done
+
+
+def _is_refused(delivery: Delivery, deed: Deed) -> bool:
+    return deed is _RESEND and delivery.kind is Kind.PURCHASE
+
+
+def _as_wanted(delivery: Delivery, deed: Deed) -> bool:
+    return delivery.outcome is deed.wanted and not _is_refused(delivery, deed)
+
+
+async def _tell_refused(store: Store, purchases: Sequence[Delivery]) -> None:
+    """Say of purchases that are billed together with others what is sent instead of them."""
+    for delivery in purchases:
+        found = await store.members(Members(transaction_id=delivery.id))
+        number = found[0].purchase.invoice_number if found else None
+        mend = "its invoice has not come yet (`groups show` says when)"
+        if number:
+            mend = f"resend the invoice that it is on: `deliveries resend {number}`"
+        say(f"{delivery.id} is billed together with others, and nothing is sent of it alone; {mend}.", err=True)
 
 
 async def _agreed(store: Store, target: Target, verb: str, asked: Request) -> list[tuple[str, Request]]:

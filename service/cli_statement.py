@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _DAYS = 30
 _DAY = click.DateTime(["%Y-%m-%d"])
 _WORDS = {
+    "expected": "in the record: grouped, its invoice is to come",
+    "billed": "in the record: grouped, on an invoice",
+    "captured": "in the record: grouped, delivered and captured",
     "open": "in the record: open",
     "not_ours": "not recorded: not ours to deliver",
     "ended": "not recorded: voided, declined, failed or refunded at Dintero",

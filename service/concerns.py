@@ -14,6 +14,7 @@ _WORKING_DAYS = 5
 _WIDTH = 76
 _NAMED = 10  # cases of one condition in a message; the rest is a command away
 _IN_A_LINE = 3
+_ABOUT_GROUPS = frozenset({Condition.NOT_BILLED, Condition.GROUP_DIFFERS})
 _ABOUT_NO_INVOICE = frozenset({Condition.SUBSCRIPTION, Condition.SILENCE})
 
 
@@ -114,6 +115,20 @@ ABOUT: dict[Condition, About] = {
         meaning="They are older than this record, so the customer may have had them before. Find out; then release "
         "them from a day on, or cancel.",
         mend=("reconcile --since DATE --dry-run", "reconcile --since DATE --yes", "deliveries cancel ID"),
+    ),
+    Condition.NOT_BILLED: About(
+        title="Purchases that were not billed",
+        short="not billed",
+        meaning="Their invoice should have been issued two days ago, by either of the rules that Dintero gives. Ask "
+        "Dintero or Kravia; it is sent when it shows. They fail when DELIVERY_GROUP_GIVE_UP_DAYS have passed.",
+        mend=("groups show ID",),
+    ),
+    Condition.GROUP_DIFFERS: About(
+        title="Billed otherwise than expected",
+        short="billed otherwise than expected",
+        meaning="A purchase is missing, on an invoice that it does not belong to, or a date is another one. The "
+        "invoice goes out all the same. It leaves this list three days after it was done with.",
+        mend=("groups show ID",),
     ),
     Condition.IN_DOUBT: About(
         title="Waiting to be sent once more",
@@ -243,7 +258,8 @@ def _counted(concern: Concern) -> str:
         return f"{', '.join(one.subject for one in concern.cases)} {short}"
     if concern.condition in _ABOUT_NO_INVOICE:
         return short
-    return f"{concern.count} invoice{'s' if concern.count > 1 else ''} {short}"
+    noun = "group" if concern.condition in _ABOUT_GROUPS else "invoice"
+    return f"{concern.count} {noun}{'s' if concern.count > 1 else ''} {short}"
 
 
 def _section(concern: Concern, heading: Heading) -> Iterator[str]:
@@ -270,7 +286,7 @@ def _filled(command: str, condition: Condition, only: Case | None) -> str:
         return command
     if condition is Condition.PAUSED:
         return command.replace("CHANNEL", only.subject)
-    return command.replace("ID", only.invoice_number or only.subject)
+    return command.replace("ID", only.subject if condition in _ABOUT_GROUPS else only.invoice_number or only.subject)
 
 
 def _line(one: Case, heading: Heading) -> str:

@@ -1,13 +1,15 @@
 """What comes next for a delivery: pure functions of the record, the transaction and the time; nothing here acts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from service.capture import capture_reference
 from service.delivery import (
+    HAD_IT,
     HELD,
+    NOTICE_ROUND,
     PROVIDER_LANE,
     RECONCILE,
     AccountFailure,
@@ -17,6 +19,7 @@ from service.delivery import (
     CaptureOrder,
     DecidedBy,
     Delivery,
+    GroupAddresses,
     Outcome,
     PermanentFailure,
     Purpose,
@@ -38,6 +41,7 @@ LOOK_AGAIN_AFTER = 3600.0
 CLOCKS_DIFFER = timedelta(seconds=60)
 LONGEST_DELAY = 86400.0
 IN_DOUBT = frozenset({Settled.OPEN, Settled.UNCONFIRMED})
+_MAY_HAVE_ARRIVED = IN_DOUBT | {Settled.ACCEPTED}
 _ENDED = {
     Standing.VOIDED: "voided",
     Standing.DECLINED: "declined",
@@ -59,6 +63,10 @@ class Rules:
     capture_timeout: float  # how long a capture request may still take effect after its answer was lost
     min_days_before_due: int  # nearer to its due date, an invoice needs a person
     timezone: ZoneInfo  # whose days they are
+    group_give_up_days: int = 10  # without an invoice after its later issue date, a grouped purchase needs a person
+    group_addresses: GroupAddresses = field(default=GroupAddresses())  # where consolidated invoices go before all else
+    group_notice: bool = False  # whether customers are told at each grouped purchase on which invoice it will be
+    holiday_country: str | None = None  # whose public holidays count, instead of the billing country's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +131,18 @@ Ending = Wait | Close | Requeue
 Decision = Ending | Deliver | StartCapture
 
 
-def by_standing(delivery: Delivery, transaction: Transaction, *, in_doubt: bool, now: datetime) -> Wait | Close | None:
+def by_standing(
+    delivery: Delivery, transaction: Transaction, sends: Sequence[Send], now: datetime
+) -> Wait | Close | None:
     """Say what the product and the status alone decide; None from AUTHORIZED on."""
     word = transaction.product_type or transaction.product
     if word and not word.startswith("kravia") and transaction.product != "kravia":
         return Close(outcome=Outcome.SKIPPED, reason=f"not a Kravia invoice but {scrub(word)}")
     if ended := _ENDED.get(transaction.standing):
-        had_it = delivery.delivered_at is not None or in_doubt
+        had_it = may_have_it(delivery, sends)
         return Close(
             outcome=Outcome.CANCELLED,
-            reason=f"{ended} at Dintero" + (" after the customer had the invoice" if had_it else ""),
+            reason=f"{ended} at Dintero" + (f" {HAD_IT}" if had_it else ""),
             alarm="alarm.voided_after_delivery" if had_it else None,
             voided=transaction.standing is Standing.VOIDED,
         )
@@ -165,16 +175,21 @@ def by_ownership(transaction: Transaction, resolution: Resolution) -> Close | No
     )
 
 
-def by_content(transaction: Transaction) -> Wait | Close | None:
-    """Say whether an invoice that is ours can be delivered at all, as the provider describes it."""
+def by_amount(transaction: Transaction) -> Close | None:
+    """Say whether it is known how much money it is about."""
     if transaction.amount is None or transaction.amount <= 0:
         shown = "missing or not an integer" if transaction.amount is None else str(transaction.amount)
         return Close(outcome=Outcome.FAILED, reason=f"the amount is {shown}")
+    return Close(outcome=Outcome.FAILED, reason="the currency is missing") if transaction.currency is None else None
+
+
+def by_content(transaction: Transaction) -> Wait | Close | None:
+    """Say whether an invoice that is ours can be delivered at all, as the provider describes it."""
+    if verdict := by_amount(transaction):
+        return verdict
     if transaction.collection.partial is not None:
         shares = f"{transaction.collection.partial} of {transaction.amount}"
         return Close(outcome=Outcome.FAILED, reason=f"{shares} (minor units) captured by someone else")
-    if transaction.currency is None:
-        return Close(outcome=Outcome.FAILED, reason="the currency is missing")
     if not transaction.invoice_number or not transaction.invoice_url:
         missing = "number" if not transaction.invoice_number else "document"
         return Wait(reason=f"no invoice {missing} at Dintero yet", nothing_yet=True)
@@ -193,12 +208,15 @@ def by_age(
         return None
     begun = transaction.collection.begun
     ours = [e for e in transaction.collection.events if e.reference == capture_reference(transaction.id)]
-    if any(event.success for event in ours):
-        if rules.order is CaptureOrder.AFTER_DELIVERY:
-            reason = "delivered before this record knew of it: Dintero has our own capture"
-            return Close(outcome=Outcome.COMPLETED, reason=reason)
+    captured = any(event.success for event in ours)
+    if captured and rules.order is CaptureOrder.AFTER_DELIVERY:
+        reason = "delivered before this record knew of it: Dintero has our own capture"
+        return Close(outcome=Outcome.COMPLETED, reason=reason)
+    if delivery.released:
+        return None
+    if captured:
         return _held("captured by us before this record knew of it, and not known whether it was delivered")
-    if delivery.released or transaction.collection.paid:
+    if transaction.collection.paid:
         return None
     if ours and rules.order is CaptureOrder.AFTER_DELIVERY:
         return _held("a capture of ours, which follows a delivery, had failed before this record knew of it")
@@ -236,6 +254,12 @@ def delivered(delivery: Delivery, sends: Sequence[Send]) -> bool:
     return any(send.round == delivery.round and send.outcome is Settled.ACCEPTED for send in sends)
 
 
+def may_have_it(delivery: Delivery, sends: Sequence[Send]) -> bool:
+    """Tell whether the customer has the invoice, or may have: of this round or an earlier one."""
+    of_invoice = (send for send in sends if send.round != NOTICE_ROUND)
+    return delivery.delivered_at is not None or any(send.outcome in _MAY_HAVE_ARRIVED for send in of_invoice)
+
+
 def is_copy(delivery: Delivery, sends: Sequence[Send]) -> bool:
     """Tell whether a resend is a copy of what the customer has, or may have; it may also be the first that arrives.
 
@@ -244,8 +268,7 @@ def is_copy(delivery: Delivery, sends: Sequence[Send]) -> bool:
     of_round = next((send for send in sends if send.round == delivery.round), None)
     if of_round is not None or delivery.round == 0:
         return of_round is not None and of_round.purpose is Purpose.RESEND
-    had = IN_DOUBT | {Settled.ACCEPTED}
-    return delivery.delivered_at is not None or any(send.outcome in had for send in sends)
+    return may_have_it(delivery, sends)
 
 
 def next_effect(
@@ -268,6 +291,18 @@ def next_effect(
         reason = f"it is not known whether the customer got it, and it is {late.reason}"
         return replace(late, reason=reason, alarm="alarm.unconfirmed")
     return late
+
+
+def by_invoice(delivery: Delivery, transaction: Transaction, invoice: Delivery, rules: Rules) -> Decision:
+    """Say what comes next for a purchase that was billed: it is captured once its invoice is delivered, or before."""
+    begun, number = transaction.collection.begun, transaction.invoice_number
+    if delivery.delivered_at is not None:
+        return Close(outcome=Outcome.COMPLETED) if begun else StartCapture()
+    if invoice.outcome in (Outcome.SKIPPED, Outcome.CANCELLED):
+        return Close(outcome=invoice.outcome, reason=f"its invoice {number} was {invoice.outcome}: {invoice.reason}")
+    if rules.order is CaptureOrder.BEFORE_DELIVERY and not begun:
+        return StartCapture()
+    return Wait(reason=f"waits for its invoice {number} to be delivered", runs=False, seconds=LOOK_AGAIN_AFTER)
 
 
 def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: datetime) -> Decision:

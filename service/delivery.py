@@ -12,6 +12,13 @@ RECONCILE = "reconcile"
 """The source of an arrival that nobody notified us of."""
 HELD = "held:"
 """How the reason begins of what failed only because a person has to release it."""
+NOT_BILLED = "not billed"
+"""How the remark begins on a grouped purchase whose invoice has not come."""
+HAD_IT = "after the customer had the invoice"
+"""In the reason of what was called off at the provider when the customer had the invoice, or may have."""
+
+NOTICE_ROUND = -1
+"""The round of a send that is a notice of a purchase: no round of a delivery, so it never counts as delivering one."""
 
 LISTED_AT_ONCE = 100
 """How many transactions a page of `Payments.list_created` holds; a shorter one is the last."""
@@ -32,6 +39,14 @@ class Kind(StrEnum):
 
     INVOICE = "invoice"  # one transaction's own invoice
     GROUPED = "grouped"  # one consolidated invoice of many transactions
+    PURCHASE = "purchase"  # one of the transactions that such an invoice is made of; it is captured, and not sent
+
+
+class Interval(StrEnum):
+    """How long purchases gather before they are billed as one invoice: a calendar month, or a quarter of the year."""
+
+    MONTHLY = "monthly"
+    QUARTERLY = "quarterly"
 
 
 class DecidedBy(StrEnum):
@@ -81,6 +96,7 @@ class Purpose(StrEnum):
     FIRST = "first"
     REPEAT = "repeat"  # the same bytes again after a send whose outcome is unknown
     RESEND = "resend"  # once more because an operator asked
+    NOTICE = "notice"  # of a purchase that will be billed with others; it delivers no invoice
 
 
 class Settled(StrEnum):
@@ -173,6 +189,42 @@ class ChannelFinding:
 
     level: DecidedBy
     value: str
+    where: str = field(default="", compare=False)  # the member of the document that says it
+
+
+class Term(StrEnum):
+    """What else of a grouped invoice is decided level by level, from the session on."""
+
+    INTERVAL = "invoice_schedule.interval"
+    DAYS_UNTIL_DUE = "days_until_due"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermFinding:
+    """What a transaction's session says of one of the terms of a grouped invoice."""
+
+    term: Term
+    value: str
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What one level of configuration says of one question, and whether it decides; None: it says nothing.
+
+    `name` is a `DecidedBy`, or `BUILT_IN` for what holds when no level says anything. `where` is for people: the member
+    of the document that says it, or why nothing is known of it.
+    """
+
+    name: str
+    value: str | None
+    where: str
+    won: bool = False
+    unread: bool = False  # nobody has looked, or it could not be read: it may say something all the same
+
+
+BUILT_IN = "default"
+"""The last `Level`, which nobody configured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,14 +256,37 @@ class Transaction:
     voided_at: datetime | None = None
     collection: Collection = field(default_factory=Collection)
     findings: tuple[ChannelFinding, ...] = ()  # what the transaction and its session say, most specific first
+    purchased_at: datetime | None = None  # of the successful AUTHORIZE event, else `created_at`
+    term_findings: tuple[TermFinding, ...] = ()  # of a grouped product: what its session says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """When a grouped purchase is billed, when that is to be paid (calendar days), and which levels said so."""
+
+    interval: Interval = Interval.MONTHLY
+    interval_from: DecidedBy = DecidedBy.SETTING
+    days_until_due: int = 14
+    days_from: DecidedBy = DecidedBy.SETTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """Who delivers, and which level said so."""
+    """Who delivers, and which level said so. `terms` are those of a grouped product, None of any other."""
 
     channel: str
     decided_by: DecidedBy
+    terms: Terms | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """Every level that says, or could say, who delivers a product's invoice, most specific first; terms if grouped."""
+
+    product_type: str
+    channel: tuple[Level, ...]
+    interval: tuple[Level, ...] = ()
+    days_until_due: tuple[Level, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +295,22 @@ class ChannelDefault:
 
     default: str | None = None
     by_product: tuple[tuple[str, str], ...] = ()  # ("kravia.invoice_b2b", "merchant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupAddresses:
+    """GROUP_ADDRESSES: where an organisation's consolidated invoices go, whatever its purchases say.
+
+    Keys are the digits of organisation numbers, with the country before them (`NO923456789`) or without.
+    """
+
+    by_organization: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def of(self, country: str | None, organization_number: str | None) -> str | None:
+        """Return the address of an organisation, that under its number with the country before one without."""
+        digits = "".join(letter for letter in organization_number or "" if letter.isascii() and letter.isdecimal())
+        known = dict(self.by_organization)
+        return known.get(f"{country or ''}{digits}") or known.get(digits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +395,15 @@ class Message:
     images: tuple[Image, ...] = ()
     document_name: str = "invoice.pdf"  # ASCII
     template_version: str = ""  # a digest of the templates and catalogues it was rendered from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upcoming:
+    """On which invoice a purchase will be, as far as a customer may be promised it; None is not sure."""
+
+    interval: Interval
+    period_start: date | None
+    issue: date | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +498,12 @@ class Delivery:
         return self.outcome is Outcome.FAILED and (self.reason or "").startswith(HELD)
 
     @property
+    def may_be_voided(self) -> bool:
+        """Whether it is closed, and an event at the provider is worth a look: the customer has it, or may."""
+        may_have_it = self.attempt > 0 or self.delivered_at is not None
+        return self.outcome is Outcome.COMPLETED or (self.outcome is Outcome.FAILED and may_have_it)
+
+    @property
     def progress(self) -> tuple[str, ...]:
         """What is done, out of `delivered` and `captured`, in the order in which it became known."""
         known = [(self.delivered_at, 0, "delivered"), (self.captured_known_at, 1, "captured")]
@@ -410,7 +516,7 @@ class Send:
 
     id: str
     delivery_id: str
-    round: int
+    round: int  # of a notice, `NOTICE_ROUND`
     channel: str
     recipient: str  # masked
     recipient_key: str
@@ -424,7 +530,7 @@ class Send:
     answer: str | None = None  # scrubbed
     proof: Proof | None = None
     settled_at: datetime | None = None
-    document_sha256: str | None = None  # hex, of the PDF; None in records of earlier versions
+    document_sha256: str | None = None  # hex, of the PDF; None of a notice, and in records of earlier versions
     template_version: str | None = None
 
 
@@ -549,6 +655,67 @@ class Unrecorded(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """A row of `purchases`: a transaction that is billed together with others, as it was last read.
+
+    `group` is the id of those it is expected to be billed with (purchases.py). Everything up to `currency` after it is
+    part of it, compared exactly; `invoice_id` is the consolidated invoice's delivery, once the provider shows one.
+    """
+
+    transaction_id: str
+    account_id: str
+    group: str
+    business_name: str
+    organization_number: str
+    country: str  # ISO 3166-1 alpha-2 in upper case; empty where the provider gives none
+    customer_reference: str
+    interval: Interval
+    period_start: date
+    currency: str  # ISO 4217
+    either_period: bool  # so near to a boundary that it may be billed with the neighbouring period
+    interval_from: DecidedBy
+    days_until_due: int
+    days_from: DecidedBy
+    purchased_at: datetime
+    amount: int  # minor units
+    channel: str  # who delivers the invoice: `merchant`, `kravia`, or a word we do not know
+    decided_by: DecidedBy
+    merchant_reference: str | None = None
+    recipient_key: str | None = None  # of the address on it, so that different ones can be told
+    invoice_id: str | None = None
+    invoice_number: str | None = None
+    invoice_date: date | None = None  # as billed
+    due_date: date | None = None  # as billed
+    looked_at: datetime | None = None  # when it was last read, by the database's clock; on the way in it is ignored
+    remark: str | None = None  # in what it was billed otherwise than expected, for a person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A purchase and the delivery that follows its transaction."""
+
+    purchase: Purchase
+    delivery: Delivery
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is still to be billed, or was: a void takes it out of its group."""
+        return self.delivery.outcome is not Outcome.CANCELLED and self.delivery.voided_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """Which purchases are meant: those that fit all of it; an empty one means all there are."""
+
+    group: str | None = None
+    invoice_id: str | None = None
+    period_start: date | None = None
+    organization_number: str | None = None
+    unsettled: bool = False  # those of which the delivery is open, or was closed in the last 40 days
+    transaction_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What an operator asks of one delivery. `to` and `even_late` are for a resend, `rests_on` for a statement.
 
@@ -626,14 +793,16 @@ class Condition(StrEnum):
     SUBSCRIPTION = "subscription_gone"
     SILENCE = "silence"
     OVERDUE = "overdue"  # due for five minutes, in no paused lane, and nobody has it
+    NOT_BILLED = "group_not_billed"  # of a group of purchases: its invoice should have been there two days ago
+    GROUP_DIFFERS = "group_differs"  # of a group: billed otherwise than expected, and closed in the last three days
     IN_DOUBT = "in_doubt"  # open, and the send whose outcome is not known will be repeated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One delivery, lane or service that is in a `Condition`; no personal data."""
+    """One delivery, group, lane or service that is in a `Condition`; no personal data."""
 
-    subject: str  # the delivery's id, the lane, or empty
+    subject: str  # the delivery's id, the group's, the lane, or empty
     reason: str | None  # one line, scrubbed
     since: datetime | None
     invoice_number: str | None = None
@@ -792,7 +961,7 @@ class Payments(Protocol):
         """Return the transaction as it is now, with what its session says of who delivers."""
 
     async def resolve(self, transaction: Transaction) -> Resolution:
-        """Return who delivers this transaction's invoice, and which level decided it."""
+        """Return who delivers this transaction's invoice, which level decided it, and of a grouped one the terms."""
 
     async def invoice(self, url: str) -> bytes:
         """Return the invoice document behind `url`; raises `BadDocument` when it is none, at most MAX_PDF_BYTES."""
@@ -832,8 +1001,11 @@ class Channel(Protocol):
     def recipient(self, transaction: Transaction, *, to: str | None = None) -> Recipient:
         """Return where this transaction's message goes (`to`: an operator's own address); raises `PermanentFailure`."""
 
-    def compose(self, message: Message, document: bytes, recipient: Recipient, intent: Intent) -> Composed:
-        """Return the bytes for the wire; a pure function, so that a repeat is the same to the last byte."""
+    def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:
+        """Return the bytes for the wire; a pure function, so that a repeat is the same to the last byte.
+
+        A notice of a purchase (GROUP_NOTICE) has no document.
+        """
 
     async def send(self, composed: Composed) -> Receipt:
         """Hand it over; raises `TransientFailure`, `PermanentFailure`, `UnconfirmedFailure` or `AccountFailure`."""
@@ -865,6 +1037,9 @@ class Renderer(Protocol):
 
         The language is that of the billing country; `Purpose.RESEND` is a copy and says so, `REPEAT` reads as `FIRST`.
         """
+
+    def notice(self, template: str, transaction: Transaction, *, upcoming: Upcoming, recipient: Recipient) -> Message:
+        """Return, as `render`, what tells of a purchase on which invoice it will be; there is no document to it."""
 
 
 class Inspector(Protocol):
@@ -929,11 +1104,26 @@ class Store(Protocol):
         Told late, it wakes and opens again as `settle_send` does.
         """
 
+    async def record_purchase(self, claim: Claim, purchase: Purchase) -> None:
+        """Write what was read of a purchase, `remark` excepted; its delivery is of `Kind.PURCHASE` from then on."""
+
+    async def enter_invoice(self, invoice_id: str, carrier: Delivery, at: datetime) -> None:
+        """Enter the delivery of a consolidated invoice, unless it is there; `carrier` is a purchase that shows it."""
+
+    async def members(self, chosen: Members) -> tuple[Member, ...]:
+        """Return purchases with their deliveries, the oldest purchase first."""
+
+    async def remark(self, transaction_id: str, words: str | None) -> None:
+        """Say in what a purchase was billed otherwise than expected, or (None) that it was not."""
+
     async def retry(self, delivery_id: str, request: Request) -> Delivery:
         """Make the next step due now, with a new give-up clock; reopens what is closed. Raises `KeyError`."""
 
     async def resend(self, delivery_id: str, request: Request) -> Delivery:
-        """Ask for one more delivery on purpose; reopens what is closed. Raises `KeyError`."""
+        """Ask for one more delivery on purpose; reopens what is closed. Raises `KeyError`.
+
+        A purchase of a group stays as it is, and the history says why: what is sent is its invoice.
+        """
 
     async def cancel(self, delivery_id: str, request: Request) -> Delivery:
         """Stop: nothing more is begun. Raises `KeyError`."""

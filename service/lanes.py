@@ -45,7 +45,7 @@ class Lanes:
     def know(self, pauses: Sequence[Pause]) -> None:
         """Take in which pauses are in force."""
         paused = frozenset(pause.lane for pause in pauses)
-        for lane in self._paused - paused:
+        for lane in (self._paused - paused) & self._blocked.keys():  # another process may have channels of its own
             self._blocked[lane].clear()  # what was refused before the lane worked again says nothing of it now
         self._paused = paused
         self.any_at_fault = any(pause.by is None for pause in pauses)

@@ -34,6 +34,8 @@ ALARMS: Final = (
     "chore_failed",
     "delivered_not_captured",
     "failed",
+    "group_differs",
+    "group_not_billed",
     "held",
     "lane_paused",
     "lease_lost",
@@ -113,9 +115,9 @@ class Metrics:
         """Count a transaction that nobody told us of."""
         self._missed.inc()
 
-    def alarm(self, name: str) -> None:
-        """Count an event `alarm.<name>`; the name may be given with or without its first word."""
-        self._alarms.labels(name.removeprefix("alarm.")).inc()
+    def alarm(self, name: str, cases: int = 1) -> None:
+        """Count an event `alarm.<name>` in so many cases; the name may be given with or without its first word."""
+        self._alarms.labels(name.removeprefix("alarm.")).inc(cases)
 
     def render(self, counts: Counts | None, concerns: Iterable[Concern] = ()) -> bytes:
         """Return the Prometheus text; without `counts` (no answer from the store) the record's figures are missing."""

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from zoneinfo import ZoneInfo
 
 from service.decide import OURS, Rules, by_age
-from service.delivery import RECONCILE, Delivery, Outcome, Standing, Transaction
+from service.delivery import RECONCILE, Delivery, Interval, Kind, Outcome, Standing, Transaction
+from service.grouping import NEAR, local_midnight, period_of
+from service.purchases import is_grouped
 
 RECENT = timedelta(hours=24)
 WHOLE = timedelta(days=30)
@@ -43,13 +46,14 @@ class Span:
 
     since: datetime
     until: datetime | None = None
+    grouped_only: bool = False  # so long ago, only purchases that are not billed yet are of any use
 
 
 def meaning(transaction: Transaction, recorded: Delivery | None) -> Meaning:
     """Say what a listed transaction means. The list shows no session: who delivers is found out when it is read."""
     if recorded is not None:
         return _of_recorded(transaction, recorded)
-    if transaction.product_type not in OURS:
+    if transaction.product_type not in OURS and not is_grouped(transaction.product_type):
         return Meaning.NOT_OURS
     if transaction.standing is Standing.INITIATED:
         return Meaning.UNFINISHED
@@ -60,8 +64,9 @@ def _of_recorded(transaction: Transaction, recorded: Delivery) -> Meaning:
     if recorded.is_held:
         return Meaning.HELD if transaction.standing not in _ENDED else Meaning.RECORDED
     voided = transaction.standing is Standing.VOIDED and recorded.voided_at is None
-    had_it = recorded.outcome is Outcome.COMPLETED or (recorded.outcome is Outcome.FAILED and recorded.attempt)
-    if voided and had_it:
+    # An open purchase is not read again for weeks, and its void takes it out of its group.
+    gathers = recorded.kind is Kind.PURCHASE and recorded.outcome is Outcome.OPEN
+    if voided and (gathers or recorded.may_be_voided):
         return Meaning.VOIDED
     # "Never completed by the customer", who did so after all; what is skipped for another reason stays so.
     finished = recorded.outcome is Outcome.SKIPPED and recorded.closed_waiting and transaction.standing in _TO_DELIVER
@@ -69,7 +74,12 @@ def _of_recorded(transaction: Transaction, recorded: Delivery) -> Meaning:
 
 
 def would_be_held(transaction: Transaction, account_id: str, rules: Rules, born_at: datetime) -> str | None:
-    """Return why a transaction would be held if it were entered now; None when it would be sent, or is Kravia's."""
+    """Return why a transaction would be held if it were entered now; None when it would be sent, or is Kravia's.
+
+    A grouped purchase is never held, for nothing is sent of it: what may be is its invoice.
+    """
+    if is_grouped(transaction.product_type):
+        return None
     if transaction.findings and transaction.findings[0].value != "merchant":
         return None
     entered = Delivery(
@@ -83,15 +93,25 @@ def would_be_held(transaction: Transaction, account_id: str, rules: Rules, born_
     return verdict.reason if verdict and verdict.held else None
 
 
-def spans(now: datetime, whole_at: datetime | None) -> tuple[Span, ...]:
+def spans(now: datetime, whole_at: datetime | None, zone: ZoneInfo | None = None) -> tuple[Span, ...]:
     """Return what a turn looks through: the last 24 hours, and (last done at `whole_at`) once a day 30 days.
 
-    The longer one comes second and leaves out the first, so that what keeps it from ending keeps nobody waiting.
+    The longer one comes second and leaves out the first, so that what keeps it from ending keeps nobody waiting. The
+    first time ever, purchases are looked for from the first day (in `zone`) of the current quarter on: a session may
+    say that they are billed by the quarter, whatever the setting.
     """
     recent = Span(since=now - RECENT)
     if whole_at is not None and now - whole_at < WHOLE_EVERY:
         return (recent,)
-    return (recent, Span(since=now - WHOLE, until=recent.since))
+    whole = Span(since=now - WHOLE, until=recent.since)
+    first = None if zone is None or whole_at is not None else _first_of_quarter(now, zone)
+    if first is None or first >= whole.since:
+        return (recent, whole)
+    return (recent, whole, Span(since=first, until=whole.since, grouped_only=True))
+
+
+def _first_of_quarter(now: datetime, zone: ZoneInfo) -> datetime:
+    return local_midnight(period_of(now, Interval.QUARTERLY, zone).start, zone) - NEAR
 
 
 def progress(seen: Sequence[datetime], span: Span, now: datetime) -> float:

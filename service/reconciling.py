@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -22,6 +23,7 @@ from service.delivery import (
     TransientFailure,
 )
 from service.metrics import Metrics
+from service.purchases import is_grouped
 from service.reconcile import Found, Meaning, Span, meaning, spans
 
 LEASE = 1800.0
@@ -49,7 +51,10 @@ async def listed(payments: Payments, span: Span) -> AsyncIterator[tuple[Transact
 
 
 class Reconciler:
-    """Finds what the provider has and the record does not; `holds` says why a transaction would not be sent."""
+    """Finds what the provider has and the record does not; `holds` says why a transaction would not be sent.
+
+    `timezone` is that of the billing periods; without it, the first look goes no further back than any other.
+    """
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Reconciler:
         metrics: Metrics,
         account_id: str,
         holds: Callable[[Transaction, datetime], str | None],
+        timezone: ZoneInfo | None = None,
     ) -> None:
         self._store = store
         self._payments = payments
@@ -67,11 +73,13 @@ class Reconciler:
         self._metrics = metrics
         self._account_id = account_id
         self._holds = holds
+        self._timezone = timezone
 
     async def look(self, span: Span) -> AsyncIterator[tuple[Found, ...]]:
         """Yield what each page of the list means; nothing is changed."""
         born_at = await self._store.born_at()
-        async for page in listed(self._payments, span):
+        async for whole in listed(self._payments, span):
+            page = [one for one in whole if not span.grouped_only or is_grouped(one.product_type)]
             known = await self._store.known([transaction.id for transaction in page])
             recorded = {delivery.transaction_id: delivery for delivery in known}
             yield tuple(self._found(transaction, recorded.get(transaction.id), born_at) for transaction in page)
@@ -125,13 +133,13 @@ class Reconciler:
         if any(pause.lane == PROVIDER_LANE for pause in await self._store.pauses(self._account_id)):
             return job.note
         whole_at = _moment(job.note)
-        for span in spans(job.now, whole_at):
+        for span in spans(job.now, whole_at, self._timezone):
             seen = entered = 0
             async for page in self.look(span):
                 seen += len(page)
                 entered += await self.enter(page)
             _log.info("service.reconciled", since=span.since.isoformat(timespec="seconds"), seen=seen, entered=entered)
-            if span.until is not None:
+            if span.until is not None and not span.grouped_only:
                 whole_at = job.now
         return None if whole_at is None else whole_at.isoformat()
 

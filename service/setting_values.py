@@ -8,12 +8,13 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from service.delivery import ChannelDefault, Mailbox
+from service.delivery import ChannelDefault, GroupAddresses, Mailbox
 from service.png import picture_size
 
 LARGEST_LOGO = 512 * 1024
 _PRODUCTS = ("kravia.invoice_b2b", "kravia.invoice_b2c", "kravia.invoice_b2b_grouped")
 _DELIVERERS = ("merchant", "kravia")
+_ORGANIZATION = re.compile(r"(?P<country>[A-Z]{2})?(?P<digits>[0-9]{7,12})")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?]+(\?.*)?")
@@ -234,6 +235,32 @@ def address(text: str) -> str:
 
 def addresses(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(address(word) for word in words(text)))
+
+
+def group_addresses(text: str) -> GroupAddresses:
+    """Return `organisation number=mail address` pairs; a mistake is told by the entry's place and number alone.
+
+    A number may have its country before it, and spaces, dots and hyphens inside.
+    """
+    found: dict[str, str] = {}
+    for place, entry in enumerate(words(text), start=1):
+        number, equals, mail = entry.partition("=")
+        key = re.sub(r"[ .-]", "", number).upper()
+        if not equals or not _ORGANIZATION.fullmatch(key):
+            raise ValueError(f"entry {place} must be an organisation number, = and a mail address")
+        if key in found:
+            raise ValueError(f"entry {place}: {key} is there twice")
+        try:
+            found[key] = address(mail.strip())
+        except ValueError:
+            raise ValueError(f"entry {place}: what stands for {key} is not a mail address") from None
+    return GroupAddresses(by_organization=tuple(found.items()))
+
+
+def country(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2}", text):
+        raise ValueError("must be a country in two letters, such as NO")
+    return text.upper()
 
 
 def mailbox(text: str) -> Mailbox:

@@ -20,14 +20,17 @@ from pydantic import (
 )
 
 from service import setting_values as read
-from service.delivery import Brand, CaptureOrder, ChannelDefault, Mailbox
+from service.delivery import Brand, CaptureOrder, ChannelDefault, GroupAddresses, Interval, Mailbox, Terms
 from service.setting_sources import PREFIX, gather
 from service.setting_values import Redirect
 from service.template_files import catalogues, is_translated, language_tag, template_folders
 
 __all__ = ["Need", "Redirect", "Settings", "SettingsError", "load_settings", "secret_names", "setting_names"]
 
-_SECRETS = ("client_secret", "signature_secrets", "webhook_secrets", "smtp_url", "database_url", "alert_url")
+_SECRETS = (
+    *("client_secret", "signature_secrets", "webhook_secrets"),
+    *("smtp_url", "database_url", "alert_url", "group_addresses"),
+)
 _SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
 _NO_SETTINGS = frozenset({"channel_settings", "warnings"})  # fields that nobody sets by their name
 
@@ -38,6 +41,8 @@ class Need(Enum):
     SERVE = "all"
     STORE = "the database"
     ACCOUNT = "the database, and whose account it is"
+    GROUPS = "the database, and by which days groups are billed"
+    DECIDING = "what decides who delivers, and by which channels"
     NOTHING = "none"
 
 
@@ -126,6 +131,12 @@ class Settings(BaseModel):
     templates_dir: Annotated[Path | None, _optional(read.folder)] = _default("")
     locale: Annotated[str, PlainValidator(read.locale)] = _default("nb")
     timezone: Annotated[ZoneInfo, PlainValidator(read.zone)] = _default("Europe/Oslo")
+    group_interval: Interval = Interval.MONTHLY
+    group_days_until_due: Annotated[int, _whole(least=0, most=365)] = _default("14")
+    group_give_up_days: Annotated[int, _whole(least=1, most=365)] = _default("10")
+    group_addresses: Annotated[GroupAddresses, PlainValidator(read.group_addresses)] = _default("", shown=False)
+    group_notice: _Truth = _default("false")
+    holiday_country: Annotated[str | None, _optional(read.country)] = _default("")
     concurrency: Annotated[int, _whole(least=1, most=1000)] = _default("16")
     lease_seconds: _Seconds = _default("60")
     stop_grace: _Seconds = _default("25")
@@ -216,6 +227,16 @@ class Settings(BaseModel):
         )
 
     @property
+    def said_channel(self) -> ChannelDefault:
+        """INVOICE_CHANNEL where it is given; without, nothing is said, and what Dintero does holds."""
+        return self.invoice_channel if "invoice_channel" in self.model_fields_set else ChannelDefault()
+
+    @property
+    def group_terms(self) -> Terms:
+        """What holds for a grouped purchase when nothing at the provider says."""
+        return Terms(interval=self.group_interval, days_until_due=self.group_days_until_due)
+
+    @property
     def secret_texts(self) -> tuple[str, ...]:
         """Every secret in clear, the passwords inside addresses too: for `privacy.scrub` and nothing else."""
         urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
@@ -238,7 +259,13 @@ _UNNEEDED = {
     "brand_name": "-",
 }
 
-_NEEDED = {Need.STORE: {"database_url"}, Need.ACCOUNT: {"database_url", "account_id"}}
+_NEEDED = {
+    Need.STORE: {"database_url"},
+    Need.ACCOUNT: {"database_url", "account_id"},
+    Need.GROUPS: {"database_url", "timezone", "holiday_country"},
+    Need.DECIDING: {"invoice_channel", "group_interval", "group_days_until_due", "channels"},
+}
+_UNNEEDED_BY_CHANNELS = {"smtp_url": "smtps://localhost", "mail_from": "nobody@merchant-delivery.no"}
 
 
 def setting_names() -> tuple[str, ...]:
@@ -264,7 +291,8 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
     warnings = given.typos if ":" in values.get("channels", "") else given.warnings
     if need in _NEEDED:
         names = _NEEDED[need]
-        harmless = {name: text for name, text in _UNNEEDED.items() if name not in names}
+        unneeded = {**_UNNEEDED, **_UNNEEDED_BY_CHANNELS} if need is Need.DECIDING else _UNNEEDED
+        harmless = {name: text for name, text in unneeded.items() if name not in names}
         values = {**harmless, **{name: text for name, text in values.items() if name in names}}
         full_names = {".env", *(PREFIX + name.upper() + end for name in names for end in ("", "_FILE"))}
         mistakes = {full: why for full, why in mistakes.items() if full in full_names}

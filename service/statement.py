@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from service.decide import OURS
-from service.delivery import ChannelFinding, Delivery, Outcome, Payments, Standing, Store, Transaction
+from service.delivery import ChannelFinding, Delivery, Kind, Outcome, Payments, Standing, Store, Transaction
+from service.purchases import is_grouped
 from service.reconcile import Span
 from service.reconciling import listed
 
@@ -16,6 +17,9 @@ _ENDED = frozenset({Standing.VOIDED, Standing.DECLINED, Standing.FAILED, Standin
 class Explanation(StrEnum):
     """Why a listed transaction needs no callback any more; or that there is no reason."""
 
+    EXPECTED = "expected"  # this and the next two: a grouped purchase in the record, whose invoice is to come
+    BILLED = "billed"  # it shows its invoice, which is to be delivered, or Kravia delivers
+    CAPTURED = "captured"  # its invoice was delivered, and it is captured
     COMPLETED = "completed"  # this and the next four are outcomes in the record
     OPEN = "open"
     SKIPPED = "skipped"
@@ -56,16 +60,28 @@ class Statement:
 def explanation(transaction: Transaction, recorded: Delivery | None) -> Explanation:
     """Explain one transaction, as far as the list and the record do; who delivers is what its first finding says."""
     if recorded is not None:
-        return _OF_OUTCOME[recorded.outcome]
-    if transaction.product_type not in OURS:
+        return _of_purchase(transaction, recorded) or _OF_OUTCOME[recorded.outcome]
+    grouped = is_grouped(transaction.product_type)
+    if transaction.product_type not in OURS and not grouped:
         return Explanation.NOT_OURS
     if transaction.standing in _ENDED:
         return Explanation.ENDED
     if transaction.standing is Standing.INITIATED:
         return Explanation.UNFINISHED
-    if transaction.findings and transaction.findings[0].value != "merchant":
+    if transaction.findings and transaction.findings[0].value != "merchant" and not grouped:
         return Explanation.NOT_OURS
     return Explanation.UNEXPLAINED
+
+
+def _of_purchase(transaction: Transaction, recorded: Delivery) -> Explanation | None:
+    """Say how far a grouped purchase is; None of what is none, and of one that ended otherwise."""
+    if recorded.kind is not Kind.PURCHASE:
+        return None
+    if recorded.outcome is Outcome.COMPLETED:
+        return Explanation.CAPTURED
+    if recorded.outcome in (Outcome.OPEN, Outcome.SKIPPED) and transaction.invoice_number:
+        return Explanation.BILLED
+    return Explanation.EXPECTED if recorded.outcome is Outcome.OPEN else None
 
 
 def statement(transactions: Iterable[Transaction], recorded: Iterable[Delivery]) -> Statement:
@@ -126,7 +142,8 @@ class Auditor:
         """Find out who delivers those that nothing else explains: the list does not show what their session says."""
         found = {}
         for one in unknown:
-            if explanation(one, None) is Explanation.UNEXPLAINED and not one.findings:
+            asked = not one.findings and not is_grouped(one.product_type)  # those are recorded, whoever delivers
+            if asked and explanation(one, None) is Explanation.UNEXPLAINED:
                 whole = await self.payments.read(one.id)
                 resolution = await self.payments.resolve(whole)
                 owner = ChannelFinding(level=resolution.decided_by, value=resolution.channel)

@@ -262,8 +262,7 @@ class Worker:
 
     async def _pass(self, claim: Claim, move: Callable[[str], bool]) -> Passed:
         if claim.delivery.claims > POISONED_AFTER:
-            await self._pipeline.abandon(claim)
-            return self._failed(claim, f"{POISONED_AFTER} attempts in a row ended without being recorded")
+            return await self._given_up(claim)
         try:
             return await self._pipeline.advance(claim, move)
         except (LeaseLost, StoreUnavailable):
@@ -272,6 +271,16 @@ class Worker:
             # A bug: its traceback goes to the log, and the delivery gets a bounded number of further chances.
             self._unexpected(claim)
             return self._after_error(claim, type(exc).__name__)
+
+    async def _given_up(self, claim: Claim) -> Passed:
+        """Close what ends every process that takes it, whatever comes of saying what those left in doubt."""
+        try:
+            await self._pipeline.abandon(claim)
+        except (LeaseLost, StoreUnavailable):
+            raise
+        except Exception:  # noqa: BLE001 - a bug, and nobody else would ever close it
+            self._unexpected(claim)
+        return self._failed(claim, f"{POISONED_AFTER} attempts in a row ended without being recorded")
 
     def _after_error(self, claim: Claim, name: str) -> Passed:
         errors = claim.delivery.errors + 1

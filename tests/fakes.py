@@ -26,6 +26,7 @@ from service.delivery import (
     Resolution,
     Standing,
     Transaction,
+    Upcoming,
 )
 
 ACCOUNT = "T12345678"
@@ -209,8 +210,8 @@ class FakeChannel:
             raise PermanentFailure("no usable e-mail address")
         return Recipient(address=address, key=hashlib.sha256(address.encode()).hexdigest(), masked="o***@x.example")
 
-    def compose(self, message: Message, document: bytes, recipient: Recipient, intent: Intent) -> Composed:
-        content = f"{intent.key} {intent.dated} {message.text}".encode() + document
+    def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:
+        content = f"{intent.key} {intent.dated} {message.text}".encode() + (document or b"")
         digest = hashlib.sha256(content).hexdigest()
         return Composed(recipient=recipient, message_id=f"<{intent.key}@x>", content=content, sha256=digest)
 
@@ -239,6 +240,10 @@ class FakeRenderer:
     def render(self, template: str, transaction: Transaction, *, purpose: Purpose, recipient: Recipient) -> Message:
         copy = " again" if purpose is Purpose.RESEND else ""
         return Message(locale="nb", subject=template, text=f"{self.text}{copy} for {transaction.invoice_number}")
+
+    def notice(self, template: str, transaction: Transaction, *, upcoming: Upcoming, recipient: Recipient) -> Message:
+        text = f"{transaction.merchant_reference}: on the invoice of {upcoming.issue}, for {upcoming.period_start}"
+        return Message(locale="nb", subject=template, text=text)
 
 
 class FakeInspector:

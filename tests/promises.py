@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes
 
-from service.delivery import Delivery, Outcome, Purpose, Send, Settled
+from service.delivery import NOTICE_ROUND, Delivery, Outcome, Purpose, Send, Settled
 from service.simulator.documents import Json, collection_begun
 from service.simulator.mail import Mail
 from service.simulator.provider import CaptureSeen
@@ -50,7 +50,8 @@ def check(
     assert max(captured.values(), default=0) <= 1, f"captured twice: {captured.most_common(3)}"
     transaction_of = {d.id: d.transaction_id for d in deliveries}
     of_mail = {send.message_id: transaction_of[i] for i, found in sends.items() for send in found}
-    _in_order(witness, of_mail, after_delivery=after_delivery)
+    notices = {send.message_id for found in sends.values() for send in found if send.round == NOTICE_ROUND}
+    _in_order(witness, of_mail, notices, after_delivery=after_delivery)
 
 
 def _sent_as_recorded(witness: Witness, delivery: Delivery, sends: Sequence[Send]) -> None:
@@ -66,17 +67,21 @@ def _sent_as_recorded(witness: Witness, delivery: Delivery, sends: Sequence[Send
         copies = arrived[message_id]
         known = len(accepted)
         assert known <= copies <= known + in_doubt, f"{copies} arrived, and the record says: {of_it}"
-    rounds = {send.round for send in sends}
+    told = [send for send in sends if send.round == NOTICE_ROUND]
+    known = [send for send in told if send.outcome is not Settled.REFUSED]
+    assert len(known) <= 1, f"told of a purchase again: {told}"
+    rounds = {send.round for send in sends} - {NOTICE_ROUND}
     assert len(rounds) <= 1 + witness.asked[delivery.transaction_id], f"sent in {rounds}, and nobody asked: {delivery}"
 
 
-def _in_order(witness: Witness, of_mail: Mapping[str, str], *, after_delivery: bool) -> None:
+def _in_order(witness: Witness, of_mail: Mapping[str, str], notices: set[str], *, after_delivery: bool) -> None:
     sent: set[str] = set()
     captured: set[str] = set()
     for kind, id_ in witness.seen:
         if kind == "mail":
             assert id_ in of_mail, f"a mail that the record does not know: {id_}"
-            sent.add(of_mail[id_])
+            if id_ not in notices:  # which deliver no invoice
+                sent.add(of_mail[id_])
         else:
             captured.add(id_)
             in_time = not after_delivery or id_ in sent | witness.stated

@@ -21,7 +21,7 @@ from service.app import check
 from service.channels.notices import Notices, open_notices
 from service.chores import Chore, Chores
 from service.concerns import Notice
-from service.delivery import Condition, Mailbox, Outcome, Request, Store, StoreUnavailable, TransientFailure
+from service.delivery import Condition, Job, Mailbox, Outcome, Request, Store, StoreUnavailable, TransientFailure
 from service.metrics import Metrics
 from service.serving import listen, origin, serving
 from service.settings import Need, load_settings
@@ -308,7 +308,7 @@ async def test_what_shows_as_time_passes_is_logged_once_and_counted(store: SqlSt
         clock.advance(LOOK_EVERY + 1)
         with capture_logs() as logs:
             await Chores([turn], **options, stop_grace=1.0).look()
-        return sorted((line["event"], line.get("delivery_id")) for line in logs)
+        return sorted((line["event"], line.get("transaction_id")) for line in logs)
 
     now = clock.now()
     ago, later = now - timedelta(hours=2), now + timedelta(days=9)
@@ -331,12 +331,28 @@ async def test_what_shows_as_time_passes_is_logged_once_and_counted(store: SqlSt
     assert alarms(metrics) == counted
 
 
+async def test_of_many_at_once_the_first_by_id_are_logged_and_all_are_counted(
+    store: SqlStore, clock: MovedClock
+) -> None:
+    lookout = Lookout(store=store, clock=clock, account_id=ACCOUNT, timezone=OSLO, silence_hours=0.0)
+    metrics = Metrics()
+    for number in reversed(range(25)):
+        enter(store, f"{number:02}", due_at=clock.now() - timedelta(minutes=6))
+    with capture_logs() as logs:
+        for _ in range(2):
+            turn = Job(name="alarms", token="x", now=clock.now(), last_run_at=None, note=None)
+            await Alarms(lookout=lookout, metrics=metrics).turn(turn)
+    assert [line["transaction_id"] for line in logs] == [f"{ACCOUNT}.{number:02}" for number in range(20)]
+    assert {line["count"] for line in logs} == {25}
+    assert alarms(metrics) == {"overdue": 25}
+
+
 async def test_the_service_logs_it_whether_or_not_anybody_is_told(sqlite_url: str) -> None:
     async with open_stage(sqlite_url) as stage:
         enter(cast("SqlStore", stage.app.store), "late", due_at=stage.clock.now() - timedelta(minutes=6))
         with capture_logs() as logs:
             await stage.app.chores.look()
-    assert [line["delivery_id"] for line in logs if line["event"] == "alarm.overdue"] == [f"{ACCOUNT}.late"]
+    assert [line["transaction_id"] for line in logs if line["event"] == "alarm.overdue"] == [f"{ACCOUNT}.late"]
 
 
 # --- by mail ---------------------------------------------------------------------------------------------------------

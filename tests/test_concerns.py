@@ -19,10 +19,10 @@ from service.concerns import (
     urgent_notice,
     working_hours,
 )
-from service.delivery import Arrival, Calls, Case, Concern, Condition, News
+from service.delivery import NOT_BILLED, Arrival, Calls, Case, Concern, Condition, News
 from service.metrics import Metrics
 from service.store import SqlStore
-from service.store.tables import deliveries, jobs, sends
+from service.store.tables import deliveries, jobs, purchases, sends
 from tests.fakes import ACCOUNT, MovedClock
 from tests.store_values import arrival, send
 
@@ -48,6 +48,24 @@ def enter(store: SqlStore, name: str, **columns: Any) -> None:
     with store._engines.writer.connect() as connection:
         connection.execute(insert(deliveries), row | columns)
         connection.commit()
+
+
+def a_purchase(name: str, remark: str) -> dict[str, Any]:
+    """Return a row of `purchases` that only its remark is of interest of."""
+    words = "business_name organization_number country customer_reference interval_from days_from channel decided_by"
+    return dict.fromkeys(words.split(), "-") | {
+        "transaction_id": f"{ACCOUNT}.{name}",
+        "account_id": ACCOUNT,
+        "group": f"of {name}",
+        "interval": "monthly",
+        "period_start": FRIDAY.date().replace(day=1),
+        "currency": "NOK",
+        "either_period": False,
+        "days_until_due": 14,
+        "purchased_at": FRIDAY,
+        "amount": 50000,
+        "remark": remark,
+    }
 
 
 def change(store: SqlStore, name: str, **columns: Any) -> None:
@@ -106,8 +124,13 @@ async def test_every_condition_is_told_by_the_record(store: SqlStore) -> None:
     nobody = "nobody delivers this invoice: set invoice_channel"
     enter(store, "nobody", outcome="skipped", reason=nobody, closed_at=now)
     enter(store, "nobody, once", outcome="skipped", reason=nobody, closed_at=now, received_at=now - 4 * DAY)
+    for name in ("late", "other"):
+        enter(store, name, kind="purchase", due_at=now + HOUR)
+    enter(store, "settled", kind="purchase", outcome="completed", closed_at=now - 4 * DAY)
     await store.pause(ACCOUNT, "sms", "535 wrong password", by=None, probe_in=60)
     with store._engines.writer.connect() as connection:
+        for name, remark in (("late", f"{NOT_BILLED}, and"), ("other", "missing: others"), ("settled", "missing")):
+            connection.execute(insert(purchases), a_purchase(name, remark))
         connection.execute(insert(jobs), {"name": f"{ACCOUNT}:subscription", "last_run_at": now, "note": "gone"})
         connection.commit()
     concerns = await store.concerns(ACCOUNT)
@@ -115,6 +138,8 @@ async def test_every_condition_is_told_by_the_record(store: SqlStore) -> None:
         "captured_not_delivered": ["captured in vain", "undelivered"],
         "delivered_not_captured": ["refused capture", "uncaptured"],
         "failed": ["failed"],
+        "group_differs": ["of other"],
+        "group_not_billed": ["of late"],
         "held": ["held"],
         "in_doubt": ["again soon"],
         "nobody_delivers": ["nobody"],

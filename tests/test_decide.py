@@ -26,6 +26,7 @@ from service.decide import (
     tick,
 )
 from service.delivery import (
+    HAD_IT,
     Capture,
     CaptureEvent,
     CaptureOrder,
@@ -128,7 +129,7 @@ def an_event(*, success: bool, reference: str | None = "t:invoice", answers: str
     ],
 )
 def test_status_and_product_close_a_delivery(changes: dict[str, object], outcome: Outcome, words: str) -> None:
-    verdict = by_standing(a_delivery(), a_transaction(**changes), in_doubt=False, now=NOW)
+    verdict = by_standing(a_delivery(), a_transaction(**changes), (), NOW)
     assert isinstance(verdict, Close)
     assert verdict.outcome is outcome
     assert words in (verdict.reason or "")
@@ -140,7 +141,7 @@ def test_status_and_product_close_a_delivery(changes: dict[str, object], outcome
 )
 def test_waiting_stops_the_clock_only_while_the_provider_holds_it(standing: Standing, *, runs: bool) -> None:
     transaction = a_transaction(standing=standing, status="X", created_at=NOW - timedelta(hours=23))
-    verdict = by_standing(a_delivery(), transaction, in_doubt=False, now=NOW)
+    verdict = by_standing(a_delivery(), transaction, (), NOW)
     assert isinstance(verdict, Wait)
     assert verdict.runs is runs
     assert verdict.nothing_yet
@@ -148,16 +149,24 @@ def test_waiting_stops_the_clock_only_while_the_provider_holds_it(standing: Stan
 
 def test_an_initiated_transaction_without_a_product_yet_waits() -> None:
     transaction = a_transaction(standing=Standing.INITIATED, product="", product_type="", created_at=NOW)
-    assert isinstance(by_standing(a_delivery(), transaction, in_doubt=False, now=NOW), Wait)
+    assert isinstance(by_standing(a_delivery(), transaction, (), NOW), Wait)
 
 
-@pytest.mark.parametrize("delivered", [True, False])
-def test_a_void_alarms_when_the_customer_has_or_may_have_it(*, delivered: bool) -> None:
-    delivery = a_delivery(delivered_at=NOW if delivered else None)
-    verdict = by_standing(delivery, a_transaction(standing=Standing.VOIDED), in_doubt=not delivered, now=NOW)
+@pytest.mark.parametrize("sent", [None, Settled.OPEN, Settled.UNCONFIRMED, Settled.ACCEPTED])
+def test_a_void_alarms_when_the_customer_has_or_may_have_it(sent: Settled | None) -> None:
+    delivery = a_delivery(delivered_at=None if sent else NOW)
+    sends = [a_send(sent)] if sent else []
+    verdict = by_standing(delivery, a_transaction(standing=Standing.VOIDED), sends, NOW)
     assert isinstance(verdict, Close)
     assert verdict.alarm == "alarm.voided_after_delivery"
+    assert HAD_IT in (verdict.reason or "")
     assert verdict.voided
+
+
+def test_a_void_of_what_was_refused_is_nothing_to_tell() -> None:
+    verdict = by_standing(a_delivery(), a_transaction(standing=Standing.VOIDED), [a_send(Settled.REFUSED)], NOW)
+    assert isinstance(verdict, Close)
+    assert (verdict.reason, verdict.alarm) == ("voided at Dintero", None)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,8 @@ GROUPED = "kravia.invoice_b2b_grouped"
 async def test_the_setting_speaks_last(default: ChannelDefault, product_type: str, channel: str) -> None:
     async with scripted(invoice_channel=default) as provider:
         asked = dataclasses.replace(UNDECIDED, product_type=product_type)
-        assert await provider.dintero.resolve(asked) == by(DecidedBy.SETTING, channel)
+        found = await provider.dintero.resolve(asked)
+        assert (found.channel, found.decided_by) == (channel, DecidedBy.SETTING)
 
 
 @pytest.mark.parametrize("reply", [json_reply({}, 503), json_reply({}, 429), Reply(body=b"<html>"), Reply(cut=0)])

@@ -62,6 +62,7 @@ def test_a_registered_invoice() -> None:
         customer=Party(email="ola@nordmann.no", phone_number="+4799999999"),
         lines=(Line(line_id="1", amount=50000),),
         findings=(ChannelFinding(level=DecidedBy.TRANSACTION, value="merchant"),),
+        purchased_at=datetime(2026, 7, 1, 10, 0, 1, tzinfo=UTC),
     )
 
 

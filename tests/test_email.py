@@ -310,6 +310,22 @@ def test_the_same_intent_gives_the_same_bytes(channel: EmailChannel) -> None:
     assert len({first.sha256, *(other.sha256 for other in others)}) == 6
 
 
+def test_a_notice_has_no_document_and_is_as_repeatable(channel: EmailChannel) -> None:
+    recipient = Recipient(address="ola@nordmann.example", key="k", masked="o***@nordmann.example")
+    intent = replace(INTENT, purpose=Purpose.NOTICE)
+    notice = channel.compose(MESSAGE, None, recipient, intent)
+    assert channel.compose(MESSAGE, None, recipient, intent) == notice
+    assert notice.message_id == f"<{INTENT.key}@nordlys.example>"
+    mail = parsed(notice.content)
+    assert mail.get_content_type() == "multipart/alternative"
+    types = [part.get_content_type() for part in mail.walk() if not part.is_multipart()]
+    assert types == ["text/plain", "text/html", "image/png"]
+    assert [part.get_content_disposition() for part in mail.walk() if part["Content-Disposition"]] == ["inline"]
+    bare = parsed(channel.compose(replace(MESSAGE, html=None, images=()), None, recipient, intent).content)
+    assert (bare.get_content_type(), bare["Subject"]) == ("text/plain", MESSAGE.subject)
+    assert notice.sha256 != channel.compose(MESSAGE, PDF, recipient, intent).sha256
+
+
 def test_the_bytes_are_the_same_on_every_python() -> None:
     """A digest written down once: a repeat after an upgrade of Python must be the same mail."""
     digest = hashlib.sha256(build(ENVELOPE, MESSAGE, PDF)).hexdigest()

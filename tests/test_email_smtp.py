@@ -5,8 +5,13 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import trustme
@@ -16,11 +21,18 @@ from structlog.testing import capture_logs
 
 from service.delivery import (
     AccountFailure,
+    Brand,
+    Intent,
     Mailbox,
+    Party,
     PermanentFailure,
+    Purpose,
     RecipientRefused,
 )
+from service.render import open_renderer
+from service.render.samples import FULL, SURE
 from tests.mails import ADDRESS, composed, opened
+from tests.pictures import png
 from tests.smtp_peer import Held, SmtpPeer, smtp_peer
 
 
@@ -43,6 +55,32 @@ async def test_a_mail_arrives_byte_for_byte_and_the_reply_is_the_receipt(peer: S
         "DATA",
         "QUIT",
     ]
+
+
+async def test_a_notice_goes_the_same_way_and_is_redirected_as_all_mails_are(peer: SmtpPeer) -> None:
+    renderer = open_renderer(
+        brand=Brand(name="Nordlys", logo=png(220, 48)),
+        templates_dir=None,
+        locale="nb",
+        timezone=ZoneInfo("Europe/Oslo"),
+    )
+    intent = Intent(key="cd" * 16, dated=datetime(2026, 6, 30, tzinfo=UTC), purpose=Purpose.NOTICE)
+    customer = replace(FULL.billing or Party(), email=ADDRESS)
+    async with opened(peer.url, redirect_to="prove@nordlys.example") as channel:
+        recipient = channel.recipient(replace(FULL, billing=customer))
+        message = renderer.notice(channel.template, FULL, upcoming=SURE, recipient=recipient)
+        notice = channel.compose(message, None, recipient, intent)
+        await channel.send(notice)
+        assert channel.compose(message, None, recipient, intent).content == notice.content
+    assert peer.mails == [notice.content]
+    assert "RCPT TO:<prove@nordlys.example>" in peer.commands
+    mail = message_from_bytes(peer.mails[0], policy=default)
+    assert mail["Message-ID"] == notice.message_id == f"<{intent.key}@nordlys.example>"
+    assert mail["Subject"] == "[Test] Kjøpet hos Nordlys kommer på fakturaen datert 1. juli 2026"
+    parts = {part.get_content_type(): part for part in mail.walk() if not part.is_multipart()}
+    assert set(parts) == {"text/plain", "text/html", "image/png"}
+    assert "12 345,50" in parts["text/plain"].get_content().replace("\u00a0", " ")
+    assert "o***@nordmann.example" in parts["text/html"].get_content()
 
 
 async def test_a_reply_that_quotes_the_address_does_not_pass_it_on(peer: SmtpPeer) -> None:

@@ -133,6 +133,17 @@ async def test_with_the_capture_first_our_own_lost_one_proves_no_delivery(bench:
     assert bench.channel.sent == []
 
 
+async def test_with_the_capture_first_our_own_lost_one_goes_out_when_a_person_says_so(bench: Bench) -> None:
+    bench.rules = BEFORE
+    bench.payments.begin(ID, capture_reference(ID))
+    await bench.arrive()
+    await bench.work()
+    await bench.store.release(ID, KARI)
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+    assert len(bench.channel.sent) == 1
+    assert bench.payments.captures == []
+
+
 async def test_a_failed_capture_of_ours_that_the_record_lost_shows_a_delivery_too(bench: Bench) -> None:
     bench.payments.begin(ID, capture_reference(ID), success=False)
     await bench.arrive()

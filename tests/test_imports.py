@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parent.parent
 SERVICE = REPOSITORY / "service"
 NOUNS = {"delivery", "privacy"}
 WIRING = {"app", "cli", "cli_frame", "cli_reconcile", "cli_statement", "cli_webhooks", "cli_deliveries", "__main__"}
+WIRING |= {"cli_create", "cli_explain"}
 
 # What each part (a module or a package of `service`) may import of ours, its own modules aside. A name stands for that
 # module alone; `name.*` for all of a package.
@@ -40,18 +41,30 @@ MAY: dict[str, set[str]] = {
     "chores": {*NOUNS, "metrics"},
     "concerns": {*NOUNS, "money"},
     "decide": {*NOUNS, "capture"},
+    "comparing": {*NOUNS, "groups"},
+    "grouping": NOUNS,
+    "groups": {*NOUNS, "grouping", "purchases"},
     "lanes": {*NOUNS, "decide"},
-    "pipeline": {*NOUNS, "capture", "decide", "metrics"},
-    "reconcile": {*NOUNS, "decide"},
+    "pipeline": {*NOUNS, "capture", "decide", "grouping", "metrics", "purchases"},
+    "purchases": {*NOUNS, "grouping"},
+    "reconcile": {*NOUNS, "decide", "grouping", "purchases"},
     "evidence": {*NOUNS, "chain", "record_json"},
+    "explaining": {*NOUNS, "decide", "purchases"},
     "retention": NOUNS,
-    "reconciling": {*NOUNS, "metrics", "reconcile"},
-    "statement": {*NOUNS, "decide", "reconcile", "reconciling"},
+    "reconciling": {*NOUNS, "metrics", "purchases", "reconcile"},
+    "statement": {*NOUNS, "decide", "purchases", "reconcile", "reconciling"},
     "subscription": {*NOUNS, "metrics"},
     "worker": {*NOUNS, "decide", "lanes", "metrics", "pipeline"},
+    # what merchants create: pure but for the result file
+    "organizations": set(),
+    "order_checks": {"addresses", "organizations"},
+    "ordering": {*NOUNS, "order_checks"},
+    "batch": {"order_checks", "ordering"},
+    "results": set(),
+    "batching": {*NOUNS, "batch", "ordering", "results"},
     # adapters: never each other, never the settings
     "channels": {*NOUNS, "addresses"},
-    "dintero": NOUNS,
+    "dintero": {*NOUNS, "ordering"},
     "pdf": {*NOUNS, "pdf_child"},
     "pdf_child": set(),  # it runs where a hostile document can do no harm, and should know nothing
     "render": {*NOUNS, "money", "png", "template_files"},
@@ -65,8 +78,9 @@ MAY: dict[str, set[str]] = {
     "simulator": {*NOUNS, "clock", "dintero.callback", "dintero.webhook", "money", "serving"},
     "app": {
         *NOUNS,
-        *("alarms", "alert_url", "alerting", "concerns"),
-        *("chores", "clock", "decide", "metrics", "pdf", "pipeline", "reconcile", "reconciling", "record"),
+        *("alarms", "alert_url", "alerting", "concerns", "explaining"),
+        *("batch", "batching", "results"),
+        *("chores", "clock", "comparing", "decide", "metrics", "pdf", "pipeline", "reconcile", "reconciling", "record"),
         *("record_json",),
         *("retention", "serving", "settings", "statement", "subscription", "worker"),
         *("channels.*", "dintero.*", "render.*", "store.*", "web.*"),
@@ -74,18 +88,28 @@ MAY: dict[str, set[str]] = {
     "cli": {
         *NOUNS,
         *("app", "cli_deliveries", "cli_frame", "cli_reconcile", "cli_statement", "cli_webhooks"),
-        *("cli_erase", "cli_evidence", "cli_pauses"),
+        *("cli_create", "cli_erase", "cli_groups", "cli_evidence", "cli_explain", "cli_pauses", "cli_schedule"),
         *("log", "settings", "simulator.*", "terminal"),
     },
     "cli_acts": {*NOUNS, "addresses", "cli_choice", "cli_frame", "cli_voiding", "settings"},
     "cli_choice": {*NOUNS, "cli_frame"},
+    "cli_create": {
+        *NOUNS,
+        *("app", "batch", "batching", "cli_frame", "ordering", "results", "settings", "terminal"),
+    },
     "cli_deliveries": {
         *NOUNS,
-        *("cli_acts", "cli_choice", "cli_evidence", "cli_frame", "cli_listing", "record_json", "terminal"),
+        *("cli_acts", "cli_choice", "cli_evidence", "cli_frame", "cli_listing", "purchases", "record_json"),
+        "terminal",
     },
     "cli_erase": {*NOUNS, "addresses", "cli_choice", "cli_frame"},
     "cli_evidence": {*NOUNS, "cli_choice", "cli_frame", "evidence"},
+    "cli_explain": {*NOUNS, "app", "cli_choice", "cli_frame", "explaining", "record", "settings", "terminal"},
     "cli_frame": {*NOUNS, "app", "log", "record", "settings", "terminal"},
+    "cli_groups": {
+        *NOUNS,
+        *("cli_choice", "cli_frame", "comparing", "grouping", "groups", "record_json", "settings", "terminal"),
+    },
     "cli_listing": {*NOUNS, "cli_choice", "cli_frame", "record_json", "terminal"},
     "cli_pauses": {*NOUNS, "app", "cli_choice", "cli_frame", "record_json", "settings", "terminal"},
     "cli_progress": {*NOUNS, "cli_frame", "reconcile"},
@@ -93,6 +117,7 @@ MAY: dict[str, set[str]] = {
         *NOUNS,
         *("app", "cli_choice", "cli_frame", "cli_progress", "reconcile", "record_json", "settings", "terminal"),
     },
+    "cli_schedule": {*NOUNS, "cli_frame", "grouping", "terminal"},
     "cli_statement": {
         *NOUNS,
         *("app", "cli_frame", "cli_progress", "reconcile", "record_json", "settings", "statement"),
@@ -113,6 +138,7 @@ HOMES = {
     "email_validator": {"addresses"},
     "fpdf": {"simulator"},
     "h11": {"dintero"},
+    "holidays": {"grouping"},
     "httpx": set[str](),
     "httpx2": {"alert_url", "dintero", "simulator"},
     "jinja2": {"render", "simulator"},
@@ -221,7 +247,6 @@ def test_tests_may_see_everything_and_the_service_no_tests() -> None:
 CLOCKS = {
     "clock": "it is the clock",
     "cli_frame": "an operator's command is of this moment",
-    "simulator.demo": "it tells people what happens before their eyes",
     "worker": "leases are renewed in real time, while the effects take as long as they take",
 }
 TIMES = {"datetime.now", "datetime.today", "datetime.utcnow", "date.today", "time.time", "time.sleep", "asyncio.sleep"}

@@ -122,6 +122,16 @@ async def test_what_a_person_holds_is_not_tried_until_resumed(bench: Bench) -> N
     assert (await bench.work()).outcome is Outcome.COMPLETED
 
 
+async def test_a_pause_of_a_channel_that_only_other_processes_have_comes_and_goes(bench: Bench) -> None:
+    worker = bench.worker()
+    await bench.store.pause(ACCOUNT, "post", "a new printer", by="kari", probe_in=None)
+    await worker.drain()
+    await bench.store.resume(ACCOUNT, "post")
+    await bench.arrive()
+    await worker.drain()
+    assert (await bench.delivery()).outcome is Outcome.COMPLETED
+
+
 async def test_the_providers_account_pauses_everything(bench: Bench) -> None:
     bench.payments.plan["read"] = [AccountFailure("Dintero answered 401 to a new token")]
     ids = await several(bench, 9)

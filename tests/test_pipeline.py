@@ -16,6 +16,7 @@ from service.delivery import (
     CommitInDoubt,
     Composed,
     DecidedBy,
+    IntentOpen,
     Line,
     Outcome,
     Party,
@@ -37,6 +38,7 @@ from tests.fakes import (
     ACCOUNT,
     a_transaction,
 )
+from tests.store_values import capture, send
 from tests.workbench import ID, RULES, Bench
 
 
@@ -461,6 +463,38 @@ async def test_claims_that_are_never_saved_end(bench: Bench) -> None:
         bench.clock.advance(61)
     done = await bench.work()
     assert (done.outcome, bench.payments.reads) == (Outcome.FAILED, [])
+
+
+@pytest.mark.parametrize("verb", ["send", "capture"])
+async def test_an_intent_that_another_keeps_open_is_waited_for_on_the_schedule_and_not_for_ever(
+    bench: Bench, verb: str
+) -> None:
+    async def refused(*_: object) -> None:
+        raise IntentOpen
+
+    setattr(bench.store, f"begin_{verb}", refused)
+    await bench.arrive()
+    async with asyncio.timeout(20):
+        first = await bench.work()
+        again = await bench.work(after=61)
+        last = await bench.work(after=90000)
+    assert (first.outcome, first.reason) == (Outcome.OPEN, f"an earlier {verb} has not ended")
+    assert (again.outcome, again.postponed) == (Outcome.OPEN, first.postponed + 1)
+    assert last.outcome is Outcome.FAILED
+    assert len(bench.payments.documents) == (3 if verb == "send" else 1)
+
+
+async def test_a_new_intent_takes_no_number_that_is_taken(bench: Bench) -> None:
+    """A record that was restored may lack the first of two."""
+    await bench.arrive()
+    await bench.store.settle_send(send(ID, id=f"{ID}#2", outcome=Settled.REFUSED, answer="451"), ())
+    await bench.store.settle_capture(capture(ID, id=f"{ID}#2", outcome=Settled.REFUSED, detail="503"), ())
+    assert (await bench.work()).outcome is Outcome.COMPLETED
+    for intents in (await bench.store.sends(ID), await bench.store.captures(ID)):
+        assert [(intent.id, intent.outcome) for intent in intents] == [
+            (f"{ID}#2", Settled.REFUSED),
+            (f"{ID}#3", Settled.ACCEPTED),
+        ]
 
 
 async def test_a_fact_is_written_although_the_store_was_away(bench: Bench) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -22,6 +23,7 @@ from service.delivery import (
     DecidedBy,
     Delivery,
     Job,
+    Kind,
     Outcome,
     Request,
     Schedule,
@@ -48,6 +50,7 @@ RULES = Rules(
     min_days_before_due=3,
     timezone=ZoneInfo("Europe/Oslo"),
 )
+GROUPED = "kravia.invoice_b2b_grouped"
 HELD = "held: older than this record; find out"
 
 
@@ -73,12 +76,12 @@ def test_what_nobody_told_us_of_is_missed_unless_there_is_nothing_to_deliver(
     assert meaning(a_transaction(standing=standing), None) is means
 
 
-@pytest.mark.parametrize("product_type", ["kravia.invoice_b2b", "kravia.invoice_b2c"])
-def test_both_products_are_ours(product_type: str) -> None:
+@pytest.mark.parametrize("product_type", ["kravia.invoice_b2b", "kravia.invoice_b2c", GROUPED])
+def test_all_products_are_ours(product_type: str) -> None:
     assert meaning(a_transaction(product_type=product_type), None) is Meaning.MISSED
 
 
-@pytest.mark.parametrize("product_type", ["kravia.invoice_b2b_grouped", "payex.creditcard", ""])
+@pytest.mark.parametrize("product_type", ["payex.creditcard", ""])
 def test_other_products_are_not(product_type: str) -> None:
     assert meaning(a_transaction(product_type=product_type), None) is Meaning.NOT_OURS
 
@@ -92,6 +95,41 @@ def test_what_is_recorded_stays_as_it_is(outcome: Outcome, standing: Standing) -
     voided_now = outcome is Outcome.COMPLETED and standing is Standing.VOIDED
     expected = Meaning.VOIDED if voided_now else Meaning.RECORDED
     assert meaning(a_transaction(standing=standing), a_delivery(outcome=outcome)) is expected
+
+
+@pytest.mark.parametrize(
+    ("had", "means"),
+    [
+        ({"attempt": 1}, Meaning.VOIDED),
+        ({"delivered_at": NOW}, Meaning.VOIDED),  # by a person's word
+        ({}, Meaning.RECORDED),
+    ],
+)
+def test_a_void_of_what_failed_matters_when_the_customer_has_it_or_may(had: dict[str, Any], means: Meaning) -> None:
+    recorded = a_delivery(outcome=Outcome.FAILED, **had)
+    assert meaning(a_transaction(standing=Standing.VOIDED), recorded) is means
+
+
+def test_a_void_of_a_purchase_that_gathers_is_noticed() -> None:
+    recorded = a_delivery(kind=Kind.PURCHASE)
+    assert meaning(a_transaction(standing=Standing.VOIDED), recorded) is Meaning.VOIDED
+    assert meaning(a_transaction(), recorded) is Meaning.RECORDED
+    closed = replace(recorded, outcome=Outcome.CANCELLED)
+    assert meaning(a_transaction(standing=Standing.VOIDED), closed) is Meaning.RECORDED
+
+
+def test_a_purchase_is_never_held() -> None:
+    old = a_transaction(created_at=NOW - timedelta(days=20), product_type=GROUPED)
+    assert would_be_held(old, ACCOUNT, RULES, NOW) is None
+    assert would_be_held(replace(old, product_type="kravia.invoice_b2b"), ACCOUNT, RULES, NOW) is not None
+
+
+def test_the_first_look_goes_back_to_the_quarters_first_day_for_purchases() -> None:
+    (recent, whole, first) = spans(NOW, None, RULES.timezone)
+    assert (recent, whole) == spans(NOW, None)
+    assert first == Span(since=datetime(2026, 9, 30, 19, tzinfo=UTC), until=whole.since, grouped_only=True)
+    assert spans(NOW, NOW - timedelta(days=2), RULES.timezone) == (recent, whole)
+    assert len(spans(datetime(2026, 10, 12, tzinfo=UTC), None, RULES.timezone)) == 2
 
 
 def test_a_void_that_is_known_is_not_looked_for_again() -> None:
@@ -284,7 +322,7 @@ def bench(store: SqlStore, clock: MovedClock) -> Bench:
 async def test_what_was_missed_is_entered_once_and_says_whence(bench: Bench) -> None:
     missed = bench.add("a")
     bench.add("b", standing=Standing.INITIATED)
-    bench.add("c", product_type="kravia.invoice_b2b_grouped")
+    bench.add("c", product_type="payex.creditcard")
     bench.add("d", standing=Standing.VOIDED)
     assert await bench.turn()
     assert not await bench.turn()

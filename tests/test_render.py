@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.delivery import Brand, Message, Party, PermanentFailure, Purpose, Renderer, Transaction
+from service.delivery import Brand, Interval, Message, Party, PermanentFailure, Purpose, Renderer, Transaction, Upcoming
 from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.render.colors import DARK_CARD, contrast, edge, ink, ink_dark, on_color
-from service.render.samples import BARE, FULL, HERE, THERE
+from service.render.samples import BARE, FULL, HERE, SURE, THERE, UNSURE
 from service.template_files import shipped_templates
 from tests.pictures import png
 
@@ -515,3 +515,62 @@ def test_the_version_tells_whatever_a_mail_is_rendered_from(tmp_path: Path, rend
     assert len({first, *map(version, others)}) == len(others) + 1
     same = opened(templates=write(tmp_path / "d", {"mail/invoice.txt": text, ".git/config": "hidden"}))
     assert version(same) == first
+
+
+# --- the notice of a purchase ----------------------------------------------------------------------------------------
+
+
+def notice(renderer: TemplateRenderer, upcoming: Upcoming, transaction: Transaction = FULL) -> str:
+    """Return all that the reader sees of a notice."""
+    message = renderer.notice("mail", transaction, upcoming=upcoming, recipient=HERE)
+    return f"{message.subject}\n{message.text}\n{unescape(message.html or '')}"
+
+
+@pytest.mark.parametrize(
+    ("country", "upcoming", "words"),
+    [
+        ("NO", SURE, ["fakturaen datert 1. juli 2026", "juni 2026", "ingenting å betale nå"]),
+        ("GB", SURE, ["invoice of 1 July 2026", "June 2026", "nothing to pay now"]),
+        ("NO", replace(SURE, issue=None, interval=Interval.QUARTERLY), ["neste faktura", "2. kvartal 2026"]),
+        ("GB", replace(SURE, issue=None, interval=Interval.QUARTERLY), ["next invoice", "2nd quarter 2026"]),
+    ],
+)
+def test_a_notice_says_on_which_invoice_a_purchase_will_be(
+    renderer: TemplateRenderer, country: str, upcoming: Upcoming, words: list[str]
+) -> None:
+    transaction = replace(FULL, billing=Party(country=country), merchant_reference="B-2041", invoice_number=None)
+    shown = notice(renderer, upcoming, transaction)
+    assert [word for word in [*words, "B-2041", "345"] if word not in shown] == []
+
+
+def test_a_notice_names_no_date_and_no_period_that_is_not_sure(renderer: TemplateRenderer) -> None:
+    shown = notice(renderer, UNSURE, replace(BARE, created_at=None))
+    assert "neste faktura" in shown
+    assert not re.search(r"\b20[0-9]{2}\b|Fakturaperiode|Fakturadato", shown)
+
+
+def test_what_a_notice_cannot_be_rendered_from_is_named(renderer: TemplateRenderer) -> None:
+    with pytest.raises(PermanentFailure, match="amount is missing"):
+        notice(renderer, SURE, replace(FULL, amount=None))
+    with pytest.raises(PermanentFailure, match=r"there is no template pager/notice\.txt"):
+        renderer.notice("pager", FULL, upcoming=SURE, recipient=HERE)
+
+
+def test_odd_references_do_no_harm_in_a_notice(renderer: TemplateRenderer) -> None:
+    shown = renderer.notice(
+        "mail", replace(FULL, merchant_reference="<b>x\r\nBcc: y</b>"), upcoming=SURE, recipient=HERE
+    )
+    assert "Bcc: y</b>" not in (shown.html or "")
+    assert "<b>x Bcc: y</b>" in shown.text
+
+
+def test_notices_are_tried_at_start_where_they_are_and_wanted_where_they_are_sent(tmp_path: Path) -> None:
+    files = {"sms/invoice.txt": "{{ invoice.number }}", "mail/notice.txt": "{{ purchase.sum }}"}
+    templates = write(tmp_path, files)
+    with pytest.raises(TemplateError, match=r"mail/notice\.txt, line 1"):
+        opened(templates=templates)
+    (templates / "mail" / "notice.txt").unlink()
+    by_text = {"brand": BRAND, "templates_dir": templates, "locale": "nb", "timezone": OSLO, "folders": ("sms",)}
+    open_renderer(**by_text)  # type: ignore[arg-type]
+    with pytest.raises(TemplateError, match=r"there is no sms/notice\.txt among the templates"):
+        open_renderer(**by_text, notices=True)  # type: ignore[arg-type]

@@ -1,16 +1,19 @@
 """A person who looked says whether the customer has the invoice: on both databases, and through the pipeline."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
 from service.delivery import (
+    HAD_IT,
     PROVIDER_LANE,
     AlreadySent,
     Capture,
     CaptureOrder,
     Claim,
+    Condition,
     Outcome,
     PermanentFailure,
     Proof,
@@ -19,6 +22,7 @@ from service.delivery import (
     Settled,
     Standing,
     Step,
+    StoreUnavailable,
     TransientFailure,
     UnconfirmedFailure,
 )
@@ -39,6 +43,10 @@ async def in_doubt(bench: Bench) -> None:
     await bench.work()
     assert (await bench.work(after=901)).outcome is Outcome.OPEN
     assert (await bench.work(after=901)).outcome is Outcome.FAILED
+
+
+async def told(bench: Bench) -> list[Condition]:
+    return [concern.condition for concern in await bench.store.concerns(ACCOUNT)]
 
 
 async def test_delivered_goes_on_to_the_capture_and_sends_nothing(bench: Bench) -> None:
@@ -225,6 +233,44 @@ async def test_a_voided_one_that_had_failed_after_its_delivery_is_over(bench: Be
     assert "alarm.voided_after_delivery" in [log["event"] for log in logs]
 
 
+async def test_what_a_person_brought_and_could_not_be_captured_is_over_when_it_is_voided(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [PermanentFailure("400")]
+    await bench.arrive()
+    await bench.store.resolve(ID, STATED, delivered=True)
+    failed = await bench.work()
+    assert (failed.outcome, failed.attempt) == (Outcome.FAILED, 0)
+    bench.payments.change(ID, standing=Standing.VOIDED)
+    await bench.arrive(event=True)
+    assert (await bench.work()).outcome is Outcome.CANCELLED
+    assert await told(bench) == [Condition.VOIDED]
+
+
+async def test_what_failed_in_doubt_and_is_voided_is_told_as_what_the_customer_had(bench: Bench) -> None:
+    await in_doubt(bench)
+    assert await told(bench) == [Condition.UNCONFIRMED]
+    bench.payments.change(ID, standing=Standing.VOIDED)
+    await bench.arrive(event=True)
+    with capture_logs() as logs:
+        delivery = await bench.work()
+    assert (delivery.outcome, delivery.progress) == (Outcome.CANCELLED, ())
+    assert delivery.reason == f"voided at Dintero {HAD_IT}"
+    assert "alarm.voided_after_delivery" in [log["event"] for log in logs]
+    assert await told(bench) == [Condition.VOIDED]
+
+
+async def test_what_was_refused_and_is_voided_is_nobodys_concern(bench: Bench) -> None:
+    bench.channel.plan = [PermanentFailure("550 5.1.1 no such user")]
+    await bench.arrive()
+    await bench.work()
+    bench.payments.change(ID, standing=Standing.VOIDED)
+    await bench.arrive(event=True)
+    with capture_logs() as logs:
+        delivery = await bench.work()
+    assert (delivery.outcome, delivery.reason) == (Outcome.CANCELLED, "voided at Dintero after it had failed")
+    assert "alarm.voided_after_delivery" not in [log["event"] for log in logs]
+    assert await told(bench) == []
+
+
 async def test_an_event_that_is_no_void_leaves_what_failed_as_it_is(bench: Bench) -> None:
     bench.channel.plan = [PermanentFailure("550 5.1.1 no such user")]
     await bench.arrive()
@@ -244,16 +290,52 @@ async def test_a_pass_that_ends_early_says_what_a_dead_process_left_in_doubt(ben
     assert [s.outcome for s in await bench.store.sends(ID)] == [Settled.UNCONFIRMED]
 
 
-async def test_poison_says_so_too(bench: Bench) -> None:
+async def poison(bench: Bench) -> None:
+    """Let as many processes as are allowed end with it in hand, the first of them after it began a send."""
     await bench.arrive()
-    for _ in range(POISONED_AFTER):
-        claims = await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=False)
-        claims += await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=True)
+    for dead in range(POISONED_AFTER):
+        (claim,) = await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=dead > 0)
+        if not dead:
+            await bench.store.begin_send(claim, send(ID))
         bench.clock.advance(61)
-    await bench.store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=True)
-    (again,) = claims
-    del again
-    assert (await bench.work(after=61)).outcome is Outcome.FAILED
+
+
+async def test_poison_says_so_too(bench: Bench) -> None:
+    await poison(bench)
+    assert (await bench.work()).outcome is Outcome.FAILED
+    assert [s.outcome for s in await bench.store.sends(ID)] == [Settled.UNCONFIRMED]
+    assert bench.payments.reads == []
+
+
+async def test_poison_ends_even_if_it_cannot_say_so(bench: Bench) -> None:
+    await poison(bench)
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    bench.store.settle_send = broken  # type: ignore[method-assign,assignment]
+    with capture_logs() as logs:
+        assert (await bench.work()).outcome is Outcome.FAILED
+    assert [log["event"] for log in logs if log["event"].startswith("alarm.")] == [
+        "alarm.unexpected_error",
+        "alarm.failed",
+    ]
+
+
+async def test_poison_is_not_ended_while_the_store_does_not_take_what_it_left(bench: Bench) -> None:
+    await poison(bench)
+    real = bench.store.settle_send
+    failures = iter([StoreUnavailable("database: gone")] * 15)  # more than one pass puts up with
+
+    async def flaky(*args: object) -> None:
+        for failure in failures:
+            raise failure
+        await real(*args)  # type: ignore[arg-type]
+
+    bench.store.settle_send = flaky  # type: ignore[method-assign,assignment]
+    async with asyncio.timeout(20):
+        assert (await bench.work()).outcome is Outcome.FAILED
+    assert [s.outcome for s in await bench.store.sends(ID)] == [Settled.UNCONFIRMED]
 
 
 async def test_a_second_capture_that_meets_a_late_202_waits_for_it(bench: Bench) -> None:

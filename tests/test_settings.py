@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.addresses import usable_address
-from service.delivery import CaptureOrder, ChannelDefault, Mailbox
+from service.delivery import CaptureOrder, ChannelDefault, Interval, Mailbox, Terms
 from service.dintero.callback import signed_host
 from service.settings import Need, Redirect, Settings, SettingsError, load_settings, secret_names, setting_names
 from tests.pictures import chunk, png
@@ -569,6 +569,7 @@ MAIL_REPLY_TO MAIL_BCC REDIRECT_TO ALLOW_REAL_RECIPIENTS BRAND_NAME BRAND_LOGO B
 BRAND_SUPPORT_EMAIL BRAND_SUPPORT_PHONE BRAND_WEBSITE TEMPLATES_DIR LOCALE TIMEZONE CONCURRENCY LEASE_SECONDS STOP_GRACE
 RETRY_DELAYS GIVE_UP_AFTER CAPTURE_GIVE_UP_AFTER UNCONFIRMED_RETRIES UNCONFIRMED_DELAY MIN_DAYS_BEFORE_DUE
 RECONCILE_EVERY MAX_PDF_BYTES BYTES_IN_HAND RETAIN_PERSONAL_DAYS ALERT_TO ALERT_URL SILENCE_HOURS
+GROUP_INTERVAL GROUP_DAYS_UNTIL_DUE GROUP_GIVE_UP_DAYS GROUP_ADDRESSES GROUP_NOTICE HOLIDAY_COUNTRY
 ADMIN_PORT ADMIN_HOST LOG_FORMAT LOG_LEVEL"""
 
 
@@ -638,3 +639,57 @@ def test_alerts_by_mail_need_a_mail_server() -> None:
         "DELIVERY_SILENCE_HOURS": "must be a number of hours, such as 20, or 0 for never",
     }
     assert "DELIVERY_ALERT_TO" in mistakes(ALERT_TO="vakt@, kari@butikken.example")
+
+
+def test_grouped_invoices_have_their_settings() -> None:
+    settings = loaded()
+    assert settings.group_terms == Terms()
+    assert (settings.group_give_up_days, settings.holiday_country) == (10, None)
+    settings = loaded(
+        GROUP_INTERVAL="quarterly", GROUP_DAYS_UNTIL_DUE="0", GROUP_GIVE_UP_DAYS="3", HOLIDAY_COUNTRY="se"
+    )
+    assert settings.group_terms == Terms(interval=Interval.QUARTERLY, days_until_due=0)
+    assert (settings.group_give_up_days, settings.holiday_country) == (3, "SE")
+    wrong = mistakes(GROUP_INTERVAL="weekly", GROUP_DAYS_UNTIL_DUE="366", GROUP_GIVE_UP_DAYS="0", HOLIDAY_COUNTRY="NOR")
+    assert set(wrong) == {
+        f"DELIVERY_{name}"
+        for name in ("GROUP_INTERVAL", "GROUP_DAYS_UNTIL_DUE", "GROUP_GIVE_UP_DAYS", "HOLIDAY_COUNTRY")
+    }
+
+
+def test_an_organisation_has_its_address_however_its_number_is_written(tmp_path: Path) -> None:
+    text = "NO 923 456 789=faktura@example.no, 556677-8899=post@bolag.example,SE5566778899=ap@bolag.example"
+    for settings in (
+        loaded(GROUP_ADDRESSES=text),
+        loaded(GROUP_ADDRESSES_FILE=str(_written(tmp_path / "addresses", text))),
+    ):
+        found = settings.group_addresses
+        assert found.of("NO", "923 456 789 MVA") == "faktura@example.no"
+        assert found.of("SE", "556677-8899") == "ap@bolag.example"
+        assert found.of("FI", "5566778899") == "post@bolag.example"
+        assert found.of(None, "5566778899") == "post@bolag.example"
+        assert found.of("SE", "923456789") is None
+        assert found.of("NO", None) is None
+        assert "example" not in repr(found)
+        assert "faktura" not in repr(settings)
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("NO923456789=a@example.no,faktura@example.no", "entry 2 "),
+        ("NO923456789=secret-at-example", "NO923456789"),
+        ("NO923456789=a@example.no,no 923456789=b@example.no", "entry 2: NO923456789 is there twice"),
+        ("NO12=a@example.no", "entry 1 "),
+        ("=a@example.no", "entry 1 "),
+    ],
+)
+def test_a_bad_entry_is_named_and_no_address_shown(text: str, named: str) -> None:
+    why = mistakes(GROUP_ADDRESSES=text)["DELIVERY_GROUP_ADDRESSES"]
+    assert named in why
+    assert "example" not in why

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from service.clock import MovableClock
+from service.delivery import Clock
 from service.serving import listen, origin
 from service.simulator.api import open_provider
 from service.simulator.demo import run_demo
@@ -134,9 +137,9 @@ class SmallService:
 Opened = list[SmallService]
 
 
-def opener(opened: Opened, *, works: bool = True) -> Callable[[Mapping[str, str]], Any]:
+def opener(opened: Opened, *, works: bool = True) -> Callable[[Mapping[str, str], Clock], Any]:
     @asynccontextmanager
-    async def open_service(env: Mapping[str, str]) -> AsyncIterator[SmallService]:
+    async def open_service(env: Mapping[str, str], _: Clock) -> AsyncIterator[SmallService]:
         service = SmallService(env, works=works)
         opened.append(service)
         yield service
@@ -206,7 +209,7 @@ async def test_a_service_that_breaks_is_not_hidden() -> None:
             raise LookupError("broken")
 
     @asynccontextmanager
-    async def open_broken(env: Mapping[str, str]) -> AsyncIterator[SmallService]:
+    async def open_broken(env: Mapping[str, str], _: Clock) -> AsyncIterator[SmallService]:
         yield Broken(env)
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -247,7 +250,13 @@ async def visit() -> AsyncIterator[Visit]:
     async with open_mail_server(server), open_provider(clock=clock, callback_schedule=(0,)) as running:
         service = SmallService({})
         stage = Stage(
-            url=url, running=running, mail=server, service=service, random=Random(2), told=lambda _number, _what: None
+            url=url,
+            running=running,
+            mail=server,
+            service=service,
+            clock=clock,
+            random=Random(2),
+            told=lambda _number, _what: None,
         )
         transport = httpx.ASGITransport(app=site(stage))
         async with httpx.AsyncClient(transport=transport, base_url="http://demo.example") as http:
@@ -353,6 +362,68 @@ async def test_the_pages_need_nothing_from_elsewhere(visit: Visit) -> None:
         assert "http://" not in outside
         assert "https://" not in outside
     assert (await visit.http.get("/demo/logo.png")).content.startswith(b"\x89PNG")
+
+
+# --- grouped purchases -----------------------------------------------------------------------------------------------
+
+
+async def test_two_months_of_purchases_become_an_invoice_per_customer_and_month(visit: Visit) -> None:
+    provider = visit.stage.running.provider
+    for month in (1, 2):
+        for form in ({"customer": ""}, {"customer": "lind"}):
+            assert (await visit.http.post("/demo/buy", data=form)).status_code == 303
+        page = (await visit.http.get("/demo/groups")).text
+        assert page.count("to be invoiced") == 3
+        assert ("Lind &amp; Son AB" in page, "2 purchases: " in page) == (True, True)
+        before = visit.stage.clock.now()
+        moved = await visit.http.post("/demo/move", data={"days": ""})
+        assert (moved.status_code, moved.headers["location"]) == (303, "/#groups")
+        assert visit.stage.clock.now() > before
+        assert len(provider.billing.bills) == 3 * month
+        assert provider.forecast() == {}
+    bill = provider.billing.bills[-1]
+    record_id = f"{provider.account_id}.invoice.{bill.number}"
+    visit.service.records[record_id] = {"transaction_id": record_id, "outcome": "completed", "reason": ODD}
+    visit.receive(f"Subject: Faktura {bill.number}\n\nhei\n")
+    for path in ("/", "/demo/groups"):
+        page = (await visit.http.get(path)).text
+        assert f"invoiced {bill.issued}, due {bill.due}" in page
+        assert "(moved on)" in page
+        assert f'href="/record/{record_id}"' in page
+        assert (page.count("1 mail<"), page.count("0 mails<")) == (1, 5)
+        assert "<script>alert" not in page
+
+
+async def test_purchases_and_the_clock_are_moved_only_as_the_page_can(visit: Visit) -> None:
+    before, away = visit.stage.clock.now(), {"sec-fetch-site": "cross-site"}
+    assert (await visit.http.post("/demo/buy", data={"customer": ODD})).status_code == 400
+    assert (await visit.http.post("/demo/move", data={"days": "-1"})).status_code == 400
+    assert (await visit.http.post("/demo/buy", data={"customer": ""}, headers=away)).status_code == 403
+    assert (await visit.http.post("/demo/move", data={"days": ""}, headers=away)).status_code == 403
+    assert visit.stage.running.provider.transactions == {}
+    await visit.http.post("/demo/move", data={"days": "10"})
+    assert timedelta(days=10) <= visit.stage.clock.now() - before < timedelta(days=10, seconds=30)
+
+
+async def test_one_clock_moves_all_and_wakes_who_sleeps() -> None:
+    clock = MovableClock()
+    asleep = asyncio.create_task(clock.sleep(86_400))
+    longer = asyncio.create_task(clock.sleep(3 * 86_400))
+    await asyncio.sleep(0)
+    before, monotonic = clock.now(), clock.monotonic()
+    clock.advance(2 * 86_400)
+    async with asyncio.timeout(5):
+        await asleep
+    assert not longer.done()
+    longer.cancel()
+    assert clock.offset == timedelta(days=2)
+    assert clock.now() - before >= clock.offset
+    assert clock.monotonic() - monotonic >= 2 * 86_400
+    with pytest.raises(ValueError, match="back"):
+        clock.set(before)
+    assert clock.offset == timedelta(days=2)
+    async with asyncio.timeout(5):
+        await clock.sleep(0)
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

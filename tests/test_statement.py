@@ -14,6 +14,7 @@ from service.delivery import (
     ChannelFinding,
     DecidedBy,
     Delivery,
+    Kind,
     Outcome,
     Standing,
     Transaction,
@@ -48,7 +49,12 @@ def test_what_is_recorded_is_explained_by_its_outcome(outcome: Outcome) -> None:
         ({"standing": Standing.FAILED}, Explanation.ENDED),
         ({"standing": Standing.REFUNDED}, Explanation.ENDED),
         ({"standing": Standing.INITIATED}, Explanation.UNFINISHED),
-        ({"product_type": "kravia.invoice_b2b_grouped"}, Explanation.NOT_OURS),
+        ({"product_type": "kravia.invoice_b2b_grouped"}, Explanation.UNEXPLAINED),
+        (
+            {"product_type": "kravia.invoice_b2b_grouped", "findings": by(DecidedBy.SESSION, "kravia")},
+            Explanation.UNEXPLAINED,  # it is recorded, whoever delivers
+        ),
+        ({"product_type": "payex.creditcard"}, Explanation.NOT_OURS),
         ({"product_type": ""}, Explanation.NOT_OURS),
         ({"findings": by(DecidedBy.SESSION, "kravia")}, Explanation.NOT_OURS),
         ({"findings": by(DecidedBy.TRANSACTION, "merchant")}, Explanation.UNEXPLAINED),
@@ -56,6 +62,25 @@ def test_what_is_recorded_is_explained_by_its_outcome(outcome: Outcome) -> None:
 )
 def test_what_is_not_recorded_explains_itself_or_not(changes: dict[str, Any], why: Explanation) -> None:
     assert explanation(a_transaction(**changes), None) is why
+
+
+@pytest.mark.parametrize(
+    ("outcome", "number", "why"),
+    [
+        (Outcome.OPEN, None, Explanation.EXPECTED),
+        (Outcome.OPEN, "A1", Explanation.BILLED),
+        (Outcome.SKIPPED, "A1", Explanation.BILLED),  # Kravia delivers it
+        (Outcome.SKIPPED, None, Explanation.SKIPPED),
+        (Outcome.COMPLETED, "A1", Explanation.CAPTURED),
+        (Outcome.CANCELLED, None, Explanation.CANCELLED),
+        (Outcome.FAILED, "A1", Explanation.FAILED),
+    ],
+)
+def test_a_grouped_purchase_is_explained_by_how_far_it_is(
+    outcome: Outcome, number: str | None, why: Explanation
+) -> None:
+    listed = a_transaction(product_type="kravia.invoice_b2b_grouped", invoice_number=number)
+    assert explanation(listed, a_delivery(kind=Kind.PURCHASE, outcome=outcome)) is why
 
 
 def test_sums_are_by_explanation_and_currency() -> None:

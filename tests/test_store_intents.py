@@ -206,6 +206,24 @@ async def test_a_late_acceptance_during_anothers_step_that_closes_counts_as_if_i
     assert due_now(delivery, clock) if becomes is not Outcome.CANCELLED else delivery.due_at is None
 
 
+@pytest.mark.parametrize("fact", ["send", "capture"])
+async def test_a_fact_that_comes_while_what_failed_is_looked_at_opens_it(
+    store: SqlStore, clock: MovedClock, fact: str
+) -> None:
+    """Who looks saves it as it was; what became known meanwhile would be lost."""
+    key = await closed(store, Outcome.FAILED)
+    await store.receive(arrival(event=True))
+    (claim,) = await claim_all(store)
+    if fact == "send":
+        await store.settle_send(send(key, **SETTLED), [])
+    else:
+        await store.settle_capture(capture(key, **accepted()), [])
+    await store.save(claim, claim.delivery, NEVER)
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.reason, delivery.closed_at) == (Outcome.OPEN, None, None)
+    assert due_now(delivery, clock)
+
+
 async def overtaken(store: SqlStore, clock: MovedClock, *, first: Settled) -> Claim:
     """Resend what was first sent with that outcome; lose the lease, the resend unconfirmed; return the next claim."""
     claim = await claimed(store)

@@ -3,12 +3,15 @@
 import asyncio
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from service.delivery import PROVIDER_LANE, Arrival, Job, Pause, Probe, Schedule, StoreUnavailable
 from service.store import SqlStore, open_store
+from tests.conftest import emptied
 from tests.fakes import MovedClock
-from tests.store_values import ACCOUNT, AT, claim_all, claimed, near, only
+from tests.store_values import ACCOUNT, AT, arrival, claim_all, claimed, near, only
+from tests.test_store_work import deadlocks
 
 OTHER = "T87654321"
 LANES = ("email", PROVIDER_LANE)
@@ -120,6 +123,49 @@ async def test_one_lane_is_tried_beside_another(store: SqlStore, clock: MovedClo
     clock.advance(61)
     taken = [await probe(store), await probe(store)]
     assert {found.lane for found in taken if found} == set(LANES)
+
+
+@pytest.mark.parametrize("verb", ["pause", "renew", "end"])
+async def test_who_ends_a_pause_and_who_writes_to_it_never_wait_for_each_other_in_a_circle(
+    postgres_database: str, clock: MovedClock, verb: str
+) -> None:
+    """The end of a pause locks its row and then deliveries; a group locks deliveries and then what belongs to none."""
+    emptied(postgres_database)
+    before = deadlocks(postgres_database)
+    async with open_store(postgres_database, clock=clock) as one, open_store(postgres_database, clock=clock) as other:
+        for number in (1, 2):
+            await waits_for_email(one, number, running=True)
+        await at_fault(one)
+        clock.advance(61)
+        tried = await probe(one)
+        assert tried is not None
+        with psycopg.connect(postgres_database) as third:
+            third.execute("SELECT id FROM deliveries WHERE id = %s FOR UPDATE", [f"{ACCOUNT}.1"])
+            ends = asyncio.create_task(other.resume(ACCOUNT, "email"))
+            await waiting(postgres_database, 1)
+            group = asyncio.gather(one.receive(arrival(2)), write(one, verb, tried))
+            await waiting(postgres_database, 2)
+        assert await ends
+        await group
+    assert deadlocks(postgres_database) == before
+
+
+async def write(store: SqlStore, verb: str, tried: Probe) -> None:
+    if verb == "pause":
+        await store.pause(ACCOUNT, "email", FAULT, by="kari", probe_in=None)
+    elif verb == "renew":
+        await store.renew_probe(tried, lease=60)
+    else:
+        await store.end_probe(tried, fault=FAULT, next_in=60)
+
+
+async def waiting(url: str, count: int) -> None:
+    """Return when so many connections wait for a row that another has."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        with psycopg.connect(url, autocommit=True) as connection:
+            while connection.execute(query).fetchone() != (count,):
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("first", LANES)

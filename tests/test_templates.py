@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 from babel.messages.pofile import read_po
 from jinja2.ext import babel_extract
 
-from service.delivery import Brand, Message, Party, Purpose, Recipient, Transaction
+from service.delivery import Brand, Message, Party, Purpose, Recipient, Transaction, Upcoming
 from service.render import TemplateRenderer, open_renderer
-from service.render.samples import BARE, FULL, HERE, THERE
+from service.render.samples import BARE, FULL, HERE, QUARTER, SURE, THERE, UNSURE
 from service.template_files import shipped_templates
 from tests.pictures import png
 
@@ -52,11 +53,42 @@ GOLDEN_CASES = {
 }
 
 
+BOUGHT = replace(
+    FULL,
+    merchant_reference="B-2041",
+    purchased_at=datetime(2026, 6, 15, 22, 30, tzinfo=UTC),
+    invoice_number=None,
+    invoice_date=None,
+    due_date=None,
+)
+BOUGHT_IN_ENGLAND = replace(BARE, invoice_number=None, billing=Party(business_name="Smith Ltd", country="GB"))
+GOLDEN_NOTICES = {
+    "nb-notice": (BOUGHT, SURE, HERE, BRAND),
+    "nb-notice-redirected": (BOUGHT, QUARTER, THERE, BRAND),
+    "en-notice-bare": (BOUGHT_IN_ENGLAND, UNSURE, HERE, Brand(name="Nordlys")),
+}
+
+
+def told(
+    upcoming: Upcoming, transaction: Transaction = BOUGHT, *, recipient: Recipient = HERE, brand: Brand = BRAND
+) -> Message:
+    return renderer(brand).notice("mail", transaction, upcoming=upcoming, recipient=recipient)
+
+
 @pytest.mark.parametrize("name", GOLDEN_CASES)
 def test_the_mail_is_as_it_was_last_looked_at(name: str) -> None:
-    """After a wanted change: UPDATE_GOLDEN=1, look at the pictures, read the difference."""
     transaction, purpose, recipient, brand = GOLDEN_CASES[name]
-    message = rendered(transaction, purpose=purpose, recipient=recipient, brand=brand)
+    look(name, rendered(transaction, purpose=purpose, recipient=recipient, brand=brand))
+
+
+@pytest.mark.parametrize("name", GOLDEN_NOTICES)
+def test_the_notice_is_as_it_was_last_looked_at(name: str) -> None:
+    transaction, upcoming, recipient, brand = GOLDEN_NOTICES[name]
+    look(name, told(upcoming, transaction, recipient=recipient, brand=brand))
+
+
+def look(name: str, message: Message) -> None:
+    """After a wanted change: UPDATE_GOLDEN=1, look at the pictures, read the difference."""
     assert message.html is not None
     text = f"{message.subject}\n{message.document_name}\n\n{message.text}"
     for path, found in ((GOLDEN / f"{name}.txt", text), (GOLDEN / f"{name}.html", message.html)):
@@ -118,8 +150,9 @@ def html_of(message: Message) -> str:
     return message.html
 
 
-def test_the_markup_is_whole_and_can_be_read_aloud() -> None:
-    html = html_of(rendered())
+@pytest.mark.parametrize("upcoming", [None, SURE, UNSURE], ids=["invoice", "notice", "unsure"])
+def test_the_markup_is_whole_and_can_be_read_aloud(upcoming: Upcoming | None) -> None:
+    html = html_of(told(upcoming) if upcoming else rendered())
     reader = Reader(html)
     assert reader.open == []
     assert reader.all("html")[0]["lang"] == "nb"
@@ -184,9 +217,10 @@ def test_the_organisation_number_is_at_the_foot_and_nowhere_else() -> None:
     assert "923" in html_of(message).partition("foot type")[2]
 
 
-def test_templates_extend_one_base() -> None:
+@pytest.mark.parametrize("name", ["invoice", "notice"])
+def test_templates_extend_one_base(name: str) -> None:
     environment = jinja2.Environment(autoescape=True, extensions=["jinja2.ext.i18n"])
     for kind in ("html", "txt"):
-        source = (shipped_templates() / "mail" / f"invoice.{kind}").read_text(encoding="utf-8")
+        source = (shipped_templates() / "mail" / f"{name}.{kind}").read_text(encoding="utf-8")
         (parent,) = environment.parse(source).find_all(jinja2.nodes.Extends)
         assert parent.template == jinja2.nodes.Const(f"mail/base.{kind}")

@@ -81,7 +81,7 @@ class EmailChannel:
         addresses = (usable_address(party.email) for party in parties if party is not None)
         return next((address for address in addresses if address is not None), None)
 
-    def compose(self, message: Message, document: bytes, recipient: Recipient, intent: Intent) -> Composed:
+    def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:
         """Return the mail; nothing in it depends on anything but the arguments and the settings."""
         message_id = f"<{intent.key}@{self._domain}>"
         envelope = Envelope(

@@ -40,9 +40,11 @@ class Envelope:
     message_id: str
 
 
-def build(envelope: Envelope, message: Message, document: bytes) -> bytes:
+def build(envelope: Envelope, message: Message, document: bytes | None) -> bytes:
     """Return the mail, with CRLF line ends, 7-bit clean, no line longer than 998 bytes."""
-    body = _multipart("mixed", envelope.key, (_text_parts(message, envelope.key), _attachment(message, document)))
+    body = _text_parts(message, envelope.key)
+    if document is not None:
+        body = _multipart("mixed", envelope.key, (body, _attachment(message, document)))
     return _CRLF.join([*_headers(envelope, message.subject, message.locale), body])
 
 

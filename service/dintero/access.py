@@ -69,8 +69,11 @@ class Access:
         json: object = None,
         limit: int = DOCUMENT_LIMIT,
         whole: float | None = None,
+        toggles: str | None = None,
     ) -> Answer:
         """Return the answer, with the token where it may go; after a 401 it is fetched anew and asked once more.
+
+        `toggles` are the provider's own (dintero-api.md, 1), which go where the token does.
 
         Raises as `Wire.exchange` and `token` do.
         """
@@ -78,7 +81,7 @@ class Access:
             return await self._wire.exchange(method, to, doing=doing, headers={}, json=json, limit=limit, whole=whole)
         for last in (False, True):
             token = await self.token()
-            headers = {"Authorization": f"Bearer {token}"}
+            headers = {"Authorization": f"Bearer {token}"} | ({"Dintero-Feature-Toggles": toggles} if toggles else {})
             answer = await self._wire.exchange(
                 method, to, doing=doing, headers=headers, json=json, limit=limit, whole=whole
             )

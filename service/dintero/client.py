@@ -9,13 +9,17 @@ from service.delivery import (
     CaptureRequest,
     ChannelDefault,
     Clock,
+    Explained,
     PermanentFailure,
     Resolution,
     Subscription,
+    Terms,
     Transaction,
     TransientFailure,
 )
 from service.dintero.access import FORBIDDEN, Access, is_success, parsed
+from service.dintero.configuration import ReadConfiguration
+from service.dintero.creating import Creating
 from service.dintero.effects import Effects
 from service.dintero.files import Files
 from service.dintero.listing import Listing
@@ -29,6 +33,7 @@ _NOT_FOUND = 404
 _REFUSED_BY_US = (400, 401)  # what web/ answers to a call without a signature, or without an id
 _UNKNOWN_TO_US = (FORBIDDEN, _NOT_FOUND)
 _READING = "reading the transaction"
+_STANDARD_TERMS = Terms()
 
 
 class Dintero:
@@ -53,6 +58,7 @@ class Dintero:
         self._effects = Effects(access, clock, checkout_url=checkout_url)
         self._listing = Listing(access, clock, checkout_url=checkout_url)
         self._hooks = Hooks(access, account_url=access.account_url)
+        self.creating = Creating(access, clock, checkout_url=checkout_url)
         self._clock = clock
         self._account_id = account_id
         self._checkout_url = checkout_url
@@ -76,6 +82,10 @@ class Dintero:
     async def resolve(self, transaction: Transaction) -> Resolution:
         """Return who delivers; see `Payments`."""
         return await self._ownership.resolve(transaction)
+
+    async def explain(self, transaction: Transaction) -> Explained:
+        """Return every level that `resolve` asks, or would ask; see `Ownership.explain`."""
+        return await self._ownership.explain(transaction)
 
     async def invoice(self, url: str) -> bytes:
         """Return the document; see `Payments` and `Files.fetch`."""
@@ -157,6 +167,7 @@ async def open_dintero(
     clock: Clock,
     version: str,
     timeouts: Timeouts | None = None,
+    group_terms: Terms = _STANDARD_TERMS,
 ) -> AsyncIterator[Dintero]:
     """Open the provider. Raises `ValueError` when one of the two URLs is none."""
     checkout, timeouts = checkout_url.rstrip("/"), timeouts or Timeouts()
@@ -172,8 +183,9 @@ async def open_dintero(
             api_url=api_url,
         )
         stack.push_async_callback(access.aclose)
-        ownership = Ownership(access, clock, checkout_url=checkout, default=invoice_channel)
-        stack.push_async_callback(ownership.aclose)
+        configuration = ReadConfiguration(access, clock, checkout_url=checkout)
+        stack.push_async_callback(configuration.aclose)
+        ownership = Ownership(configuration, default=invoice_channel, group_terms=group_terms)
         yield Dintero(
             wire=wire,
             access=access,

@@ -11,6 +11,7 @@ from service.privacy import scrub
 _INITIATES = "INITIATE_CAPTURE"
 _CAPTURES = "CAPTURE"
 _VOIDS = "VOID"
+_AUTHORIZES = "AUTHORIZE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,11 @@ def voided_at(status: str, events: tuple[Event, ...]) -> datetime | None:
     """Return when a transaction that is voided was; None when it is not, or nobody says when."""
     times = [event.at for event in events if event.name == _VOIDS and event.success]
     return times[-1] if times and status == "AUTHORIZATION_VOIDED" else None
+
+
+def authorized_at(events: tuple[Event, ...]) -> datetime | None:
+    """Return when the purchase was authorized: the first success that says when."""
+    return next((event.at for event in events if event.name == _AUTHORIZES and event.success and event.at), None)
 
 
 def _since_void(events: tuple[Event, ...]) -> tuple[Event, ...]:

@@ -3,9 +3,18 @@
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 
-from service.delivery import ChannelFinding, DecidedBy, Line, Party, Standing, Transaction, TransientFailure
-from service.dintero.events import Event, collection, in_order, voided_at
-from service.dintero.ownership import session_finding
+from service.delivery import (
+    ChannelFinding,
+    DecidedBy,
+    Line,
+    Party,
+    Standing,
+    TermFinding,
+    Transaction,
+    TransientFailure,
+)
+from service.dintero.events import Event, authorized_at, collection, in_order, voided_at
+from service.dintero.levels import CHANNEL, GROUPED, TERMS, channel_of, said_by_session
 from service.dintero.reading import REFERENCE, day, elements, members, moment, text, whole
 
 _STANDINGS = {
@@ -22,7 +31,6 @@ _STANDINGS = {
     "PARTIALLY_REFUNDED": Standing.REFUNDED,
     "PARTIALLY_CAPTURED_REFUNDED": Standing.REFUNDED,
 }
-_CHANNEL = "kravia:invoice_channel"
 _NUMBER = "kravia:invoice_number"
 _URL = "kravia:invoice_url"
 _DATE = "kravia:invoice_date"
@@ -75,15 +83,24 @@ def parse_transaction(json: object, *, read_at: datetime) -> Transaction:
         voided_at=voided_at(status, events),
         collection=collection(status, events),
         findings=tuple(_findings(document, session, product_type)),
+        purchased_at=authorized_at(events) or moment(document.get("created_at")),
+        term_findings=tuple(_term_findings(document, session, product_type)),
     )
 
 
 def _findings(document: Document, session: Document, product_type: str) -> Iterator[ChannelFinding]:
-    own = text(members(document.get("metadata")).get(_CHANNEL), REFERENCE)
+    own = text(members(document.get("metadata")).get(CHANNEL), REFERENCE)
     if own:
-        yield ChannelFinding(level=DecidedBy.TRANSACTION, value=own.lower())
-    if said := session_finding(session, document, product_type):
-        yield ChannelFinding(level=DecidedBy.SESSION, value=said)
+        yield ChannelFinding(level=DecidedBy.TRANSACTION, value=own.lower(), where=f"metadata {CHANNEL}")
+    if said := said_by_session(session, document, product_type, channel_of):
+        yield ChannelFinding(level=DecidedBy.SESSION, value=said.value, where=said.where)
+
+
+def _term_findings(document: Document, session: Document, product_type: str) -> Iterator[TermFinding]:
+    if product_type.endswith(GROUPED):
+        for term, read in TERMS.items():
+            if said := said_by_session(session, document, product_type, read):
+                yield TermFinding(term=term, value=said.value, where=said.where)
 
 
 def _newest(events: tuple[Event, ...]) -> tuple[Document, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from service.delivery import Arrival, Forged, Unrecorded, Unusable, WebhookRequest
-from service.dintero.ownership import KRAVIA
+from service.dintero.levels import KRAVIA
 from service.dintero.reading import document, identifier, members, text
 
 WEBHOOK_PATH = "/webhooks/dintero"

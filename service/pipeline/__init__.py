@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from service.decide import (
-    IN_DOUBT,
     Decision,
     Deliver,
     Ending,
@@ -13,13 +12,17 @@ from service.decide import (
     by_standing,
     next_effect,
 )
-from service.delivery import Claim, Outcome
+from service.delivery import Claim, Kind, Outcome
 from service.pipeline.capturing import settle_open_capture, start_capture
+from service.pipeline.consolidating import gather
 from service.pipeline.ending import end, look_at_closed
+from service.pipeline.invoicing import next_of_invoice
+from service.pipeline.purchasing import next_of_purchase
 from service.pipeline.reading import learn_collection, read, resolve
 from service.pipeline.room import Room
 from service.pipeline.sending import deliver, settle_open_sends
 from service.pipeline.work import Parts, Passed, Work, database_now
+from service.purchases import is_grouped
 
 __all__ = ["Parts", "Passed", "Pipeline", "Room"]
 
@@ -36,6 +39,7 @@ class Pipeline:
         Raises `LeaseLost` and `StoreUnavailable`; the intents it committed tell the next pass where it was.
         """
         work = _work(self._parts, claim, move)
+        await gather(work)  # once in a pass: what is decided and prepared rests on one set of purchases
         if claim.delivery.outcome in (Outcome.COMPLETED, Outcome.FAILED):
             return await look_at_closed(work)
         return end(work, await _run(work))
@@ -70,8 +74,11 @@ async def _run(work: Work) -> Ending:
 
 async def _next(work: Work) -> Decision:
     now, transaction = work.parts.clock.now(), work.known
-    in_doubt = any(send.outcome in IN_DOUBT for send in work.sends)
-    verdict: Ending | None = by_standing(work.delivery, transaction, in_doubt=in_doubt, now=now)
+    if work.delivery.kind is Kind.GROUPED:
+        return await next_of_invoice(work)
+    verdict: Ending | None = by_standing(work.delivery, transaction, work.sends, now)
+    if verdict is None and is_grouped(transaction.product_type):
+        return await next_of_purchase(work)
     verdict = verdict or await resolve(work) or by_content(transaction)
     verdict = verdict or await settle_open_capture(work)
     if verdict:

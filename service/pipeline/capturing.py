@@ -8,7 +8,6 @@ from service.capture import capture_request
 from service.decide import (
     Close,
     Ending,
-    Requeue,
     Told,
     Wait,
     after_failed_capture,
@@ -40,7 +39,7 @@ from service.delivery import (
 )
 from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
 from service.pipeline.sending import Prepared, prepare
-from service.pipeline.work import Work, database_now, ids, record, so_far, took
+from service.pipeline.work import Work, database_now, free_id, ids, record, so_far, took
 
 _log = structlog.get_logger()
 
@@ -62,7 +61,7 @@ async def start_capture(work: Work) -> Ending | None:
     request = capture_request(work.known)
     capture = await _begin_capture(work, request)
     if capture is None:
-        return Requeue(lane=PROVIDER_LANE)
+        return Wait(reason="an earlier capture has not ended", lane=PROVIDER_LANE)
     began = work.parts.clock.monotonic()
     try:
         answer = await work.parts.payments.capture(request)
@@ -80,7 +79,7 @@ async def start_capture(work: Work) -> Ending | None:
 async def _begin_capture(work: Work, request: CaptureRequest) -> Capture | None:
     """Commit the intent; None when an earlier one, given up for lost, turns out to be under way after all."""
     capture = Capture(
-        id=f"{request.transaction_id}#{len(work.captures) + 1}",
+        id=free_id(request.transaction_id, len(work.captures) + 1, work.captures),
         delivery_id=work.delivery.id,
         transaction_id=request.transaction_id,
         reference=request.reference,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import structlog
 
-from service.decide import IN_DOUBT, Close, Ending, Requeue, Wait, delay_of, delivered, gives_up, tick
-from service.delivery import DecidedBy, Outcome, Result, Schedule, Standing, Step
+from service.decide import Close, Ending, Requeue, Wait, delay_of, delivered, gives_up, may_have_it, tick
+from service.delivery import HAD_IT, DecidedBy, Outcome, Result, Schedule, Standing, Step
 from service.pipeline.reading import read
 from service.pipeline.work import Passed, Work, alarm, enter, ids, told_already
 
@@ -127,12 +127,14 @@ async def look_at_closed(work: Work) -> Passed:
     if work.transaction and work.known.standing is Standing.VOIDED and work.delivery.voided_at is None:
         now = work.parts.clock.now()
         completed = work.delivery.outcome is Outcome.COMPLETED
-        words = f"voided at Dintero after it {'was completed' if completed else 'had failed'}"
+        had_it = completed or may_have_it(work.delivery, work.sends)
+        since = "after it was completed" if completed else HAD_IT if had_it else "after it had failed"
+        words = f"voided at Dintero {since}"
         work.delivery = replace(work.delivery, voided_at=work.known.voided_at or now)
         if not completed:
             work.delivery = replace(work.delivery, outcome=Outcome.CANCELLED, reason=words, closed_at=now)
         enter(work, Step.CLOSE, Result.ACCEPTED if completed else Result.SKIPPED, detail=words)
-        if completed or work.delivery.delivered_at or any(send.outcome in IN_DOUBT for send in work.sends):
+        if had_it:
             alarm(work, "alarm.voided_after_delivery", words)
     closed = replace(work.delivery, postponed=0)
     return Passed(delivery=closed, schedule=Schedule(due_in=None), entries=tuple(work.entries))

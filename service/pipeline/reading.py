@@ -5,9 +5,11 @@ from dataclasses import replace
 import structlog
 
 from service.decide import Close, Ending, by_ownership, on_failure
-from service.delivery import PROVIDER_LANE, DeliveryFailure, Outcome, Result, Step, Transaction
+from service.delivery import PROVIDER_LANE, DeliveryFailure, Kind, Outcome, Result, Step, Transaction
+from service.pipeline.consolidating import carrier, consolidated
 from service.pipeline.work import Work, enter, ids, took
 from service.privacy import number_key, scrub
+from service.purchases import is_grouped
 
 FRESH_SECONDS = 30.0
 """Seconds for which a read counts before an effect (design.md, "Collection")."""
@@ -38,7 +40,7 @@ async def read(work: Work, *, fresh_for: float = 0.0) -> Ending | None:
         return None
     began = work.parts.clock.monotonic()
     try:
-        transaction = await work.parts.payments.read(work.delivery.transaction_id)
+        transaction = consolidated(work, await work.parts.payments.read(carrier(work)))
     except DeliveryFailure as failure:
         nothing_yet = work.delivery.product_type is None
         return on_failure(failure, lane=work.delivery.lane, of=PROVIDER_LANE, nothing_yet=nothing_yet)
@@ -48,10 +50,12 @@ async def read(work: Work, *, fresh_for: float = 0.0) -> Ending | None:
     if work.delivery.product_type is None:
         enter(work, Step.FETCH, Result.ACCEPTED, detail=scrub(f"{transaction.product_type} is {transaction.status}"))
     work.transaction = transaction
+    of_purchase = work.delivery.kind is not Kind.GROUPED and is_grouped(transaction.product_type)
     work.delivery = replace(
         work.delivery,
         product_type=transaction.product_type or work.delivery.product_type,
-        invoice_number=transaction.invoice_number or work.delivery.invoice_number,
+        # A purchase's invoice is another delivery, which alone is found by the number.
+        invoice_number=(None if of_purchase else transaction.invoice_number) or work.delivery.invoice_number,
         merchant_reference=transaction.merchant_reference or work.delivery.merchant_reference,
         amount=transaction.amount,
         currency=transaction.currency,

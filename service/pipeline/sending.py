@@ -16,6 +16,7 @@ from service.delivery import (
     Entry,
     Intent,
     IntentOpen,
+    Kind,
     Message,
     Outcome,
     PermanentFailure,
@@ -30,7 +31,7 @@ from service.delivery import (
 )
 from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
 from service.pipeline.room import Place
-from service.pipeline.work import Work, ids, record, so_far, took
+from service.pipeline.work import Work, free_id, ids, record, so_far, took
 
 _log = structlog.get_logger()
 
@@ -48,7 +49,7 @@ class Prepared:
 async def deliver(work: Work, step: Deliver) -> Ending | None:
     """Send the message; None when it was accepted, or when the transaction changed meanwhile: look at it afresh."""
     try:
-        channel, recipient = _reach(work)
+        channel, recipient = reach(work)
     except PermanentFailure as failure:
         return on_failure(failure, lane=work.delivery.lane)
     if not work.move(channel.name):
@@ -69,7 +70,7 @@ async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recip
     send, composed = _compose(work, step, prepared)
     if step.again is not None and composed.sha256 != step.again.sha256:
         return Close(outcome=Outcome.FAILED, reason="content changed since a send in doubt", alarm="alarm.unconfirmed")
-    if late := await _begin_send(work, send):
+    if late := await begin_send(work, send):
         return late
     return await _hand_over(work, prepared.channel, composed, send)
 
@@ -77,7 +78,7 @@ async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recip
 async def prepare(work: Work, place: Place) -> Prepared | Ending:
     """Find recipient and document and render the message once, so that no effect precedes what cannot be done."""
     try:
-        channel, recipient = _reach(work)
+        channel, recipient = reach(work)
     except PermanentFailure as failure:
         return on_failure(failure, lane=work.delivery.lane)
     return await _prepare(work, channel, recipient, place)
@@ -97,15 +98,23 @@ async def _prepare(work: Work, channel: Channel, recipient: Recipient, place: Pl
     return Prepared(channel=channel, recipient=recipient, document=document, message=message)
 
 
-def _reach(work: Work) -> tuple[Channel, Recipient]:
+def reach(work: Work) -> tuple[Channel, Recipient]:
     """Return the first channel, in order of preference, that this customer can be reached by."""
     refusals: list[str] = []
     for channel in work.parts.channels:
         try:
-            return channel, channel.recipient(work.known, to=work.delivery.send_to)
+            return channel, channel.recipient(work.known, to=work.delivery.send_to or _of_organization(work))
         except PermanentFailure as failure:
             refusals.append(failure.reason)
     raise PermanentFailure("; ".join(refusals))
+
+
+def _of_organization(work: Work) -> str | None:
+    """Return where this organisation's consolidated invoices are to go, if the merchant said so."""
+    billing = work.known.billing
+    if work.delivery.kind is not Kind.GROUPED or billing is None:
+        return None
+    return work.parts.rules.group_addresses.of(billing.country, billing.organization_number)
 
 
 def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Composed]:
@@ -119,7 +128,7 @@ def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Compo
     intent = Intent(key=key, dated=dated, purpose=step.purpose)
     composed = prepared.channel.compose(prepared.message, prepared.document, prepared.recipient, intent)
     send = Send(
-        id=f"{delivery.id}#{delivery.attempt + 1}",
+        id=free_id(delivery.id, delivery.attempt + 1, work.sends),
         delivery_id=delivery.id,
         round=delivery.round,
         channel=prepared.channel.name,
@@ -137,16 +146,20 @@ def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Compo
     return send, composed
 
 
-async def _begin_send(work: Work, send: Send) -> Ending | None:
+async def begin_send(work: Work, send: Send) -> Ending | None:
+    """Commit the intent; None when it may go on, else what keeps it from that."""
     try:
         await work.parts.store.begin_send(work.claim, send)
-    except (AlreadySent, IntentOpen):
+    except AlreadySent:
         # Whoever made an earlier intent has written to it meanwhile: the next pass goes on from there.
         return Requeue(lane=PROVIDER_LANE)
+    except IntentOpen:
+        # Nothing that this pass could read, so the next may find no more: along the schedule, and not for ever.
+        return Wait(reason="an earlier send has not ended", lane=PROVIDER_LANE)
     except CommitInDoubt:
         # Nothing is sent on a doubtful intent; if it did get in, it ends here as refused.
         never = replace(send, outcome=Settled.REFUSED, answer="never handed over")
-        await _settle_send(work, never)
+        await settle_send(work, never)
         raise
     work.sends.append(send)
     work.delivery = replace(
@@ -180,7 +193,7 @@ async def _sent(
 ) -> None:
     took_ms = took(work, "deliver", began)
     proof = receipt.proof if receipt else None
-    settled = await _settle_send(work, replace(send, outcome=outcome, answer=answer, proof=proof))
+    settled = await settle_send(work, replace(send, outcome=outcome, answer=answer, proof=proof))
     work.sends[-1] = settled
     if receipt:
         work.sent = send.channel
@@ -203,13 +216,14 @@ async def settle_open_sends(work: Work) -> None:
     """An open intent at the start of a pass is a send whose process died: its outcome is not known."""
     for index, send in enumerate(work.sends):
         if send.outcome is Settled.OPEN:
-            work.sends[index] = await _settle_send(
+            work.sends[index] = await settle_send(
                 work,
                 replace(send, outcome=Settled.UNCONFIRMED, answer="the process ended before the answer was recorded"),
             )
 
 
-async def _settle_send(work: Work, send: Send) -> Send:
+async def settle_send(work: Work, send: Send) -> Send:
+    """Write how a send ended, and return it as it is written."""
     results = {
         Settled.ACCEPTED: Result.ACCEPTED,
         Settled.UNCONFIRMED: Result.UNCONFIRMED,
@@ -221,7 +235,7 @@ async def _settle_send(work: Work, send: Send) -> Send:
         step=Step.DELIVER,
         result=results[send.outcome],
         channel=send.channel,
-        detail=send.answer,
+        detail=f"notice: {send.answer}" if send.purpose is Purpose.NOTICE else send.answer,
         message_id=send.message_id,
     )
     told = so_far(work, entry)

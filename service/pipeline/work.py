@@ -1,9 +1,10 @@
 """A pass under way: what it knows, what it talks to, and the small things that every step of it does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 
 import structlog
 
@@ -16,6 +17,7 @@ from service.delivery import (
     Delivery,
     Entry,
     Inspector,
+    Member,
     Payments,
     Renderer,
     Result,
@@ -76,6 +78,7 @@ class Work:
     entries: list[Entry]
     move: Callable[[str], bool]
     transaction: Transaction | None = None
+    members: tuple[Member, ...] = ()  # of a consolidated invoice: its purchases, as they were at the last look
     ours: bool = False  # resolved in this pass
     sent: str | None = None  # the channel that took the message in this pass
 
@@ -99,6 +102,12 @@ def took(work: Work, step: str, began: float) -> float:
 
 def enter(work: Work, step: Step, result: Result, *, detail: str | None) -> None:
     work.entries.append(Entry(at=work.parts.clock.now(), step=step, result=result, detail=detail))
+
+
+def free_id(owner: str, number: int, taken: Sequence[Send] | Sequence[Capture]) -> str:
+    """Return the id of a new intent: numbered from `number` on, and of none that is known."""
+    ids_taken = {intent.id for intent in taken}
+    return next(name for n in count(number) if (name := f"{owner}#{n}") not in ids_taken)
 
 
 def so_far(work: Work, entry: Entry) -> tuple[Entry, ...]:

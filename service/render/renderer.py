@@ -2,7 +2,9 @@
 
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,18 @@ import css_inline
 import jinja2
 from babel.numbers import list_currencies
 
-from service.delivery import Brand, Image, Message, PermanentFailure, Purpose, Recipient, Transaction
+from service.delivery import Brand, Image, Message, PermanentFailure, Purpose, Recipient, Transaction, Upcoming
 from service.privacy import scrub
 from service.render.errors import TemplateError
 from service.render.languages import Language, language_of, read_languages
-from service.render.samples import BARE, FULL, HERE, THERE
+from service.render.samples import BARE, FULL, HERE, QUARTER, SURE, THERE, UNSURE
 from service.render.text import clean, file_name, greeting_name
 from service.render.version import version_of
-from service.render.view import brand_view, invoice_view
+from service.render.view import brand_view, invoice_view, purchase_view
 from service.template_files import language_tag, template_folders
 
-_DOCUMENT = "invoice"  # the name of the templates of a single invoice
+_DOCUMENT = "invoice"  # the name of the templates of an invoice
+_NOTICE = "notice"  # of those that tell of a purchase on which invoice it will be
 _PARTS = ("txt", "html", "subject")
 
 # A template is a person's own work; whatever its code stumbles over is named as its fault, not ours.
@@ -101,34 +104,56 @@ class TemplateRenderer:
         except UnicodeDecodeError as exc:
             raise TemplateError(f"a template is not UTF-8 text: {exc}") from exc
 
-    def check(self, folder: str) -> None:
-        """Render what `folder` holds in every language, with and without optional fields; raises `TemplateError`."""
-        if f"{folder}/{_DOCUMENT}.txt" not in self._templates:
-            raise TemplateError(f"there is no {folder}/{_DOCUMENT}.txt among the templates")
-        variants = product(self._languages.values(), (BARE, FULL), (Purpose.FIRST, Purpose.RESEND), (HERE, THERE))
-        for language, transaction, purpose, recipient in variants:
+    def check(self, folder: str, *, notices: bool = False) -> None:
+        """Render what `folder` holds in every language, with and without optional fields; raises `TemplateError`.
+
+        It may do without templates for notices unless those are to be sent.
+        """
+        for name in (_DOCUMENT, _NOTICE) if notices else (_DOCUMENT,):
+            if f"{folder}/{name}.txt" not in self._templates:
+                raise TemplateError(f"there is no {folder}/{name}.txt among the templates")
+        for language, transaction, recipient in product(self._languages.values(), (BARE, FULL), (HERE, THERE)):
             try:
-                self._message(folder, language, transaction, purpose, recipient)
+                for purpose in (Purpose.FIRST, Purpose.RESEND):
+                    self._message(folder, language, transaction, purpose, recipient)
+                if f"{folder}/{_NOTICE}.txt" in self._templates:
+                    for upcoming in (SURE, QUARTER, UNSURE):
+                        self._notice(folder, language, transaction, upcoming, recipient)
             except _TEMPLATE_FAULTS as exc:
                 raise TemplateError(f"{_place(exc, self._folders)} ({language.tag}): {_words(exc)}") from exc
 
     def render(self, template: str, transaction: Transaction, *, purpose: Purpose, recipient: Recipient) -> Message:
         """Return the message in the reader's language; raises `PermanentFailure` naming what could not be rendered."""
+        if not transaction.invoice_number or not clean(transaction.invoice_number):
+            raise PermanentFailure("the transaction has no invoice number")
+        language = self._prepared(template, _DOCUMENT, transaction)
+        with self._faults_named(language):
+            return self._message(template, language, transaction, purpose, recipient)
+
+    def notice(self, template: str, transaction: Transaction, *, upcoming: Upcoming, recipient: Recipient) -> Message:
+        """Return the notice of a purchase in the reader's language; raises as `render`."""
+        language = self._prepared(template, _NOTICE, transaction)
+        with self._faults_named(language):
+            return self._notice(template, language, transaction, upcoming, recipient)
+
+    def _prepared(self, template: str, name: str, transaction: Transaction) -> Language:
+        """Return the language to render in; raises `PermanentFailure` for what cannot be rendered at all."""
         self._refuse_unpayable(transaction)
-        if f"{template}/{_DOCUMENT}.txt" not in self._templates:
-            raise PermanentFailure(f"there is no template {template}/{_DOCUMENT}.txt")
+        if f"{template}/{name}.txt" not in self._templates:
+            raise PermanentFailure(f"there is no template {template}/{name}.txt")
         parties = (transaction.billing, transaction.customer)
         country = next((party.country for party in parties if party and party.country), None)
-        language = language_of(country, self._fallback, self._languages)
+        return language_of(country, self._fallback, self._languages)
+
+    @contextmanager
+    def _faults_named(self, language: Language) -> Iterator[None]:
         try:
-            return self._message(template, language, transaction, purpose, recipient)
+            yield
         except _TEMPLATE_FAULTS as exc:
             reason = f"cannot render {_place(exc, self._folders)} ({language.tag}): {_words(exc)}"
             raise PermanentFailure(scrub(reason)) from exc
 
     def _refuse_unpayable(self, transaction: Transaction) -> None:
-        if not transaction.invoice_number or not clean(transaction.invoice_number):
-            raise PermanentFailure("the transaction has no invoice number")
         if transaction.amount is None or transaction.amount <= 0:
             what = "missing" if transaction.amount is None else "not above zero"
             raise PermanentFailure(f"the transaction's amount is {what}")
@@ -140,32 +165,43 @@ class TemplateRenderer:
     ) -> Message:
         invoice = invoice_view(transaction, language.locale, self._timezone)
         document = file_name(language.translations.gettext("Invoice"), invoice.number)
+        own = {"invoice": invoice, "document": document, "copy": purpose is Purpose.RESEND}
+        message = self._rendered(f"{folder}/{_DOCUMENT}", language, transaction, recipient, own)
+        return replace(message, document_name=document)
+
+    def _notice(
+        self, folder: str, language: Language, transaction: Transaction, upcoming: Upcoming, recipient: Recipient
+    ) -> Message:
+        own = {"purchase": purchase_view(transaction, upcoming, language.locale, self._timezone)}
+        return self._rendered(f"{folder}/{_NOTICE}", language, transaction, recipient, own)
+
+    def _rendered(
+        self, name: str, language: Language, transaction: Transaction, recipient: Recipient, own: Mapping[str, Any]
+    ) -> Message:
+        """Render the parts of one message; `own` is what only its templates see."""
         view = {
             "lang": language.tag,
             "translations": language.translations,
             "brand": self._brand,
-            "invoice": invoice,
             "name": greeting_name(transaction.billing) or greeting_name(transaction.customer),
-            "document": document,
-            "copy": purpose is Purpose.RESEND,
             "redirected_from": clean(recipient.redirected_from),
+            **own,
         }
-        subject = self._part(folder, "subject", view) or ""
+        subject = self._part(f"{name}.subject", view) or ""
         subject = view["subject"] = clean(subject) or ""
-        text = self._part(folder, "txt", view) or ""
-        html = self._part(folder, "html", view)
+        text = self._part(f"{name}.txt", view) or ""
+        html = self._part(f"{name}.html", view)
         return Message(
             locale=language.tag,
             subject=subject,
             text=_tidy(text),
             html=self._inliner.inline(html) if html is not None else None,
             images=self._images if html is not None else (),
-            document_name=document,
             template_version=self._version,
         )
 
-    def _part(self, folder: str, part: str, view: Mapping[str, Any]) -> str | None:
-        template = self._templates.get(f"{folder}/{_DOCUMENT}.{part}")
+    def _part(self, name: str, view: Mapping[str, Any]) -> str | None:
+        template = self._templates.get(name)
         return None if template is None else template.render(view)
 
 
@@ -180,11 +216,18 @@ def _words(exc: Exception) -> str:
 
 
 def open_renderer(
-    *, brand: Brand, templates_dir: Path | None, locale: str, timezone: ZoneInfo, folders: Sequence[str] = ("mail",)
+    *,
+    brand: Brand,
+    templates_dir: Path | None,
+    locale: str,
+    timezone: ZoneInfo,
+    folders: Sequence[str] = ("mail",),
+    notices: bool = False,
 ) -> TemplateRenderer:
     """Return a renderer whose templates (those of each channel's folder) have all been read, compiled and tried.
 
-    `templates_dir` overrides the shipped files one by one, `locale` is the language of whoever has none of ours.
+    `templates_dir` overrides the shipped files one by one, `locale` is the language of whoever has none of ours. With
+    `notices`, every folder must have templates for those, too.
     Raises `TemplateError` naming the file, the line and what is wrong.
     """
     if templates_dir is not None and not templates_dir.is_dir():
@@ -193,5 +236,5 @@ def open_renderer(
         brand=brand, folders=template_folders(templates_dir), fallback=language_tag(locale), timezone=timezone
     )
     for folder in folders:
-        renderer.check(folder)
+        renderer.check(folder, notices=notices)
     return renderer

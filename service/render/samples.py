@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime
 
-from service.delivery import Party, Recipient, Standing, Transaction
+from service.delivery import Interval, Party, Recipient, Standing, Transaction, Upcoming
 
 BARE = Transaction(
     id="T00000000.sample",
@@ -32,6 +32,10 @@ FULL = Transaction(
     payment_reference="0012345678903",
     billing=Party(business_name="Eksempel AS", country="NO", customer_reference="PO 4711"),
 )
+
+SURE = Upcoming(interval=Interval.MONTHLY, period_start=date(2026, 6, 1), issue=date(2026, 7, 1))
+QUARTER = Upcoming(interval=Interval.QUARTERLY, period_start=date(2026, 4, 1), issue=None)
+UNSURE = Upcoming(interval=Interval.MONTHLY, period_start=None, issue=None)
 
 HERE = Recipient(address="kari@nordmann.example", key="", masked="k***@nordmann.example")
 THERE = Recipient(

@@ -6,9 +6,9 @@ from datetime import date
 from zoneinfo import ZoneInfo
 
 from babel import Locale
-from babel.dates import format_date
+from babel.dates import format_date, format_skeleton
 
-from service.delivery import Brand, Transaction
+from service.delivery import Brand, Interval, Transaction, Upcoming
 from service.png import picture_size
 from service.render.colors import edge, ink, ink_dark, on_color
 from service.render.errors import TemplateError
@@ -57,6 +57,19 @@ class InvoiceView:
     payment_reference: str | None
     customer_reference: str | None
     consumer: bool  # the invoice is for a person, not a company
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurchaseView:
+    """A purchase that will be billed with others, in the reader's language. None is not known, or not sure."""
+
+    reference: str | None  # the merchant's
+    amount: str
+    vat: str | None
+    date: str | None
+    customer_reference: str | None
+    period: str | None  # a month or a quarter, as people call it
+    invoice_date: str | None
 
 
 def brand_view(brand: Brand) -> BrandView:
@@ -112,4 +125,22 @@ def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -
         payment_reference=clean(transaction.payment_reference),
         customer_reference=customer_reference(transaction.billing),
         consumer=transaction.product_type == _CONSUMERS,
+    )
+
+
+def purchase_view(transaction: Transaction, upcoming: Upcoming, locale: Locale, timezone: ZoneInfo) -> PurchaseView:
+    """Return the purchase in the reader's language; amount and currency have been found to be usable."""
+    assert transaction.amount is not None
+    assert transaction.currency is not None
+    vat, at = transaction.vat_amount, transaction.purchased_at or transaction.created_at
+    start, issue = upcoming.period_start, upcoming.issue
+    named = "yMMMM" if upcoming.interval is Interval.MONTHLY else "yQQQQ"
+    return PurchaseView(
+        reference=clean(transaction.merchant_reference),
+        amount=money(transaction.amount, transaction.currency, locale),
+        vat=None if vat is None else money(vat, transaction.currency, locale),
+        date=format_date(at.astimezone(timezone).date(), "long", locale=locale) if at else None,
+        customer_reference=customer_reference(transaction.billing),
+        period=format_skeleton(named, start, locale=locale) if start else None,
+        invoice_date=format_date(issue, "long", locale=locale) if issue else None,
     )

@@ -26,6 +26,7 @@ from service.simulator.keys import Account, Keys
 from service.simulator.meanwhile import happen
 from service.simulator.notices import Notification
 from service.simulator.provider import Provider, Seen
+from service.simulator.sessions import toggles_of
 
 Handler: TypeAlias = Callable[[Provider, Request], Awaitable[Response]]
 
@@ -42,6 +43,10 @@ def _query(request: Request) -> dict[str, list[str]]:
     return parse_qs(request.url.query, keep_blank_values=True)
 
 
+def _toggles(request: Request) -> frozenset[str]:
+    return toggles_of(request.headers.get("dintero-feature-toggles", ""))
+
+
 # --- the endpoints; a function's name is the name by which `_answer` knows its endpoint ------------------------------
 
 
@@ -52,11 +57,12 @@ async def token(provider: Provider, request: Request) -> Response:
 
 
 async def create_session(provider: Provider, request: Request) -> Response:
-    return JsonResponse(provider.open_session(await _body(request)))
+    return JsonResponse(provider.open_session(await _body(request), toggles=_toggles(request)))
 
 
 async def create_session_of_profile(provider: Provider, request: Request) -> Response:
-    return JsonResponse(provider.open_session(await _body(request), profile_required=True))
+    body = await _body(request)
+    return JsonResponse(provider.open_session(body, profile_required=True, toggles=_toggles(request)))
 
 
 async def pay_session(provider: Provider, request: Request) -> Response:
@@ -64,7 +70,7 @@ async def pay_session(provider: Provider, request: Request) -> Response:
 
 
 async def pay(provider: Provider, request: Request) -> Response:
-    return JsonResponse(provider.bill(await _body(request)))
+    return JsonResponse(provider.bill(await _body(request), toggles=_toggles(request)))
 
 
 async def read_session(provider: Provider, request: Request) -> Response:

@@ -60,6 +60,20 @@ class Call:
     forged: bool = False  # a stranger sends one like it first, with a signature of its own
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """A payment that is asked for comes to this, in an answer of 200."""
+
+    status: Literal["FAILED", "DECLINED", "ON_HOLD", "INITIATED"] = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Billed:
+    """A group is billed otherwise: this happens to its newest purchase, or to its invoice."""
+
+    deed: Literal["void", "rename", "next", "own", "total", "date", "some", "mixed"]
+
+
 class Phase(StrEnum):
     """Where in a conversation the mail server is about to reply."""
 
@@ -86,4 +100,4 @@ class Behaviour:
     keep: bool = False
 
 
-How = Answer | Turn | Meanwhile | Document | Call | Behaviour
+How = Answer | Turn | Meanwhile | Document | Call | Payment | Billed | Behaviour

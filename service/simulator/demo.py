@@ -6,13 +6,14 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from secrets import token_urlsafe
 from typing import Any
 
-from service.clock import SystemClock
+from service.clock import MovableClock
+from service.delivery import Clock
 from service.serving import listen, origin, serving
 from service.simulator.api import Running, open_provider
 from service.simulator.callbacks import Attempt
@@ -29,7 +30,9 @@ _LOGO = Path(__file__).parent / "pages" / "logo.png"
 _LOOK = 0.1  # seconds between looks at the record
 _INVITATION = "\nOpen {url}/ to see the mail and to create another. Ctrl-C ends.\n"
 
-OpenService = Callable[[Mapping[str, str]], AbstractAsyncContextManager[Service]]
+OpenService = Callable[[Mapping[str, str], Clock], AbstractAsyncContextManager[Service]]
+"""Opens the service with these settings, on the clock that everything in the demo shares."""
+
 Echo = Callable[[str], None]
 
 
@@ -52,7 +55,7 @@ async def run_demo(
         echo(f"Cannot listen on {host} port {port}: {exc.strerror or exc}. Choose another with --port.")
         return 1
     with closing(sock), _signals() as stop, tempfile.TemporaryDirectory(prefix="merchant-delivery-") as folder:
-        clock, url, random = SystemClock(), origin(sock), Random()  # noqa: S311  what is sold in a demo
+        clock, url, random = MovableClock(), origin(sock), Random()  # noqa: S311  what is sold in a demo
         faults, login = Faults(random), ("shop", token_urlsafe(12))
         async with (
             open_mail_server(MailServer(clock=clock, random=random, credentials=login, faults=faults)) as mail,
@@ -65,8 +68,16 @@ async def run_demo(
             ) as running,
         ):
             running.provider.keys.signature_secret = token_urlsafe(32)
-            async with open_service(settings_for(folder, url, running, mail)) as service:
-                stage = Stage(url=url, running=running, mail=mail, service=service, random=random, told=_teller(echo))
+            async with open_service(settings_for(folder, url, running, mail), clock) as service:
+                stage = Stage(
+                    url=url,
+                    running=running,
+                    mail=mail,
+                    service=service,
+                    clock=clock,
+                    random=random,
+                    told=_teller(echo, clock),
+                )
                 async with serving(site(stage), sock):
                     return await _play(stage, stop, echo, patience if exit_after else None)
 
@@ -124,9 +135,11 @@ def _signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-def _teller(echo: Echo) -> Callable[[str, str], None]:
+def _teller(echo: Echo, clock: Clock) -> Callable[[str, str], None]:
     def told(number: str, what: str) -> None:
-        echo(f"  {clock_time(datetime.now(UTC))}  {number:<14}{what}")
+        now = clock.now()
+        day = f"{now.astimezone():%Y-%m-%d} " if clock.offset > timedelta() else ""
+        echo(f"  {day}{clock_time(now)}  {number:<14}{what}")
 
     return told
 

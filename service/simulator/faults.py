@@ -6,7 +6,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from service.simulator.deeds import NEVER, Answer, Behaviour, Call, Document, How, Meanwhile, Phase, Turn
+from service.simulator.deeds import (
+    NEVER,
+    Answer,
+    Behaviour,
+    Billed,
+    Call,
+    Document,
+    How,
+    Meanwhile,
+    Payment,
+    Phase,
+    Turn,
+)
 
 H = TypeVar("H", bound=How)
 
@@ -16,7 +28,8 @@ class Kind:
     """What a fault is, for a person; the points at which it can strike; and what is done there.
 
     A point is the name of one of the provider's endpoints in `api`, `before read`, `after read`, `before capture`,
-    `after capture` for what somebody else does to a transaction, `callback`, `webhook`, or a `Phase` of a mail.
+    `after capture` for what somebody else does to a transaction, `paying`, `billing` for a group's bill, `callback`,
+    `webhook`, or a `Phase` of a mail.
     """
 
     about: str
@@ -108,7 +121,8 @@ class Faults:
 _READS = ("read_transaction", "read_session", "list_transactions", "read_checkout", "list_profiles")
 _HOOKS = ("list_subscriptions", "create_subscription", "delete_subscription", "ping_subscription")
 _EFFECTS = ("capture", "void")
-_SIGNED_IN = (*_READS, *_EFFECTS, "file", *_HOOKS)
+_CREATES = ("create_session", "create_session_of_profile", "pay", "pay_session")
+_SIGNED_IN = (*_READS, *_EFFECTS, *_CREATES, "file", *_HOOKS)
 _ALL = ("token", *_SIGNED_IN)
 _BYTES = ("cdn", "file bytes")
 _CALLS = ("callback", "webhook")
@@ -210,6 +224,38 @@ _OTHERS = {
     ),
 }
 
+_PAYMENTS = {
+    "payment-fails": Kind(about="200, but the payment FAILED", at=("paying",), how=Payment()),
+    "payment-declined": Kind(about="200, but the payment was DECLINED", at=("paying",), how=Payment(status="DECLINED")),
+}
+
+_BILLS = {
+    "bill-voided": Kind(
+        about="the newest purchase is voided just before billing", at=("billing",), how=Billed(deed="void")
+    ),
+    "bill-renamed": Kind(
+        about="the newest purchase has another business name: two invoices", at=("billing",), how=Billed(deed="rename")
+    ),
+    "bill-left-out": Kind(
+        about="the newest purchase comes on the next period's invoice", at=("billing",), how=Billed(deed="next")
+    ),
+    "bill-own-number": Kind(
+        about="the newest purchase gets an invoice of its own", at=("billing",), how=Billed(deed="own")
+    ),
+    "bill-total": Kind(
+        about="the newest purchase is billed at a higher amount", at=("billing",), how=Billed(deed="total")
+    ),
+    "bill-date": Kind(about="the invoice is dated five days later", at=("billing",), how=Billed(deed="date")),
+    "bill-some-first": Kind(
+        about="only the first purchase shows it; the rest an hour later",
+        at=("billing",),
+        how=Billed(deed="some"),
+    ),
+    "bill-mixed": Kind(
+        about="purchases in different currencies get one number", at=("billing",), how=Billed(deed="mixed")
+    ),
+}
+
 _FILES = {
     "file-html": Kind(about="HTML instead of the PDF", at=_BYTES, how=Document(kind="html")),
     "file-truncated": Kind(about="half of the PDF", at=_BYTES, how=Document(kind="cut short")),
@@ -303,6 +349,8 @@ GROUPS: dict[str, dict[str, Kind]] = {
     "The provider's answers": _PROVIDER,
     "Captures": _CAPTURES,
     "What somebody else does": _OTHERS,
+    "Payments": _PAYMENTS,
+    "Grouped bills": _BILLS,
     "Invoice files": _FILES,
     "Callbacks and webhooks": _CALLBACKS,
     "Mail": _MAILS | _PHASES,

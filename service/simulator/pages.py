@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 from service.simulator.documents import Refusal
 from service.simulator.faults import GROUPS, KINDS, Fault
 from service.simulator.letters import Letter
+from service.simulator.months import CUSTOMERS
 from service.simulator.sales import Buyer, Country
 from service.simulator.stage import COUNTRIES, SHOP, Stage, clock_time
 
@@ -57,7 +58,31 @@ class _Pages:
         return self._page("message.html", 404, title="Not found", text=f"There is no such {what}.")
 
     async def home(self, _: Request) -> Response:
-        return self._page("home.html", invoices=await self._stage.standings(), countries=COUNTRIES, groups=GROUPS)
+        return self._page(
+            "home.html",
+            invoices=await self._stage.standings(),
+            countries=COUNTRIES,
+            kinds_of_fault=GROUPS,
+            customers=CUSTOMERS,
+            groups=await self._stage.groups(),
+        )
+
+    async def groups(self, _: Request) -> Response:
+        return self._page("groups.html", groups=await self._stage.groups())
+
+    async def buy(self, request: Request) -> Response:
+        (name,) = await _form(request, "customer")
+        if name and name not in CUSTOMERS:
+            return self._page("message.html", 400, title="Not bought", text="The form was not filled in as it can be.")
+        self._stage.buy(*filter(None, (name,)))
+        return RedirectResponse("/#groups", 303, headers=_SAFE)
+
+    async def move(self, request: Request) -> Response:
+        (days,) = await _form(request, "days")
+        if days not in ("", "1", "10"):
+            return self._page("message.html", 400, title="Not moved", text="The form was not filled in as it can be.")
+        self._stage.move_on(int(days) if days else None)
+        return RedirectResponse("/#groups", 303, headers=_SAFE)
 
     async def invoices(self, _: Request) -> Response:
         return self._page("invoices.html", invoices=await self._stage.standings())
@@ -192,6 +217,9 @@ def site(stage: Stage) -> Starlette:
         routes=[
             Route("/", pages.home),
             Route("/demo/invoices", pages.invoices),
+            Route("/demo/groups", pages.groups),
+            Route("/demo/buy", _own(pages.buy), methods=["POST"]),
+            Route("/demo/move", _own(pages.move), methods=["POST"]),
             Route("/demo/letters", pages.letters),
             Route("/demo/faults", pages.faults),
             Route("/demo/faults/on", _own(pages.fault_on), methods=["POST"]),

@@ -3,14 +3,15 @@
 import copy
 import hashlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Literal
 
 from service.delivery import Clock
-from service.simulator.deeds import Turn
+from service.simulator.billing import GROUPED, Bill, Billing, Group, Terms
+from service.simulator.deeds import Payment, Turn
 from service.simulator.documents import (
     Json,
     Personality,
@@ -30,13 +31,14 @@ from service.simulator.faults import Faults
 from service.simulator.invoices import Invoice, draw, invoice_of
 from service.simulator.keys import Keys
 from service.simulator.notices import Notification
-from service.simulator.rules import channel_of, check_capture, check_order, check_payment, check_session, inside, page
+from service.simulator.rules import check_capture, check_order, check_payment, check_session, page
+from service.simulator.sales import grouped_sale
+from service.simulator.sessions import agreed, check_configuration, check_toggles, state_payment
 from service.simulator.webhooks import Webhooks
 
 FileWay = Literal["descriptor", "bytes", "redirect"]
 """How an invoice's URL answers; dintero-api.md section 7 (a), (b) and (c)."""
 
-GROUPED = "kravia.invoice_b2b_grouped"
 _OPEN = ("INITIATED", "ON_HOLD", "AUTHORIZED")
 _ERRORS = {"FAILED": "failed", "DECLINED": "authorization"}
 
@@ -76,15 +78,6 @@ class _Later:
     seen: CaptureSeen
     request_id: str
     error: Json | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Terms:
-    """What a payment was agreed on, kept for a transaction that is authorised later."""
-
-    product_type: str
-    days_until_due: int
-    channel: str
 
 
 def _nobody(_: Notification) -> None:
@@ -128,8 +121,9 @@ class Provider:
     captures_asked: list[CaptureSeen] = field(default_factory=list)  # all of them
     requests: deque[Seen] = field(default_factory=lambda: deque(maxlen=10_000))
     faults: Faults = field(default_factory=lambda: Faults(Random(0)))  # noqa: S311  what goes wrong in a simulation
+    billing: Billing = field(default_factory=Billing)
+    terms: dict[str, Terms] = field(default_factory=dict)  # transaction id: what its payment was agreed on
     _later: list[_Later] = field(default_factory=list)
-    _terms: dict[str, _Terms] = field(default_factory=dict)
     _invoices: int = 0
 
     def __post_init__(self) -> None:
@@ -147,10 +141,12 @@ class Provider:
 
     # --- paying -------------------------------------------------------------------------------------------------------
 
-    def open_session(self, body: Any, *, profile_required: bool = False) -> Json:
-        """Create a session; its link and id are the answer."""
+    def open_session(self, body: Any, *, profile_required: bool = False, toggles: Collection[str] = ()) -> Json:
+        """Create a session; its link and id are the answer. `toggles` are those of the request's header."""
         body = copy.deepcopy(check_session(body))
         order = check_order(body.get("order"))
+        check_toggles(toggles, order, self.sessions, self.transactions)
+        body["configuration"] = check_configuration(body.get("configuration") or {})
         profile_id = body.get("profile_id")
         if profile_id is not None and profile_id not in self.profiles and profile_id != "default":
             raise invalid("profile_id is not a profile")
@@ -160,35 +156,40 @@ class Provider:
         self.sessions[session["id"]] = session
         return {"id": session["id"], "url": f"{self.base_url}/view/{session['id']}"}
 
-    def authorize(self, session_id: str, body: Any, *, start: Start = "AUTHORIZED") -> Json:
-        """Pay a session (the second of two steps) and return what the pay call answers."""
+    def authorize(self, session_id: str, body: Any, *, start: Start = "AUTHORIZED", at: datetime | None = None) -> Json:
+        """Pay a session (the second of two steps) and return what the pay call answers. `at` is when; None: now."""
         session = self.session(session_id)
         if "transaction_id" in session or "cancelled_at" in session:
             raise Refusal(400, "Session is completed")
         payment = body.get("payment", body) if isinstance(body, dict) else None
-        payment = check_payment(payment, due_required=False)
-        kind, _, product = payment["payment_product_type"].partition(".")
-        configured = inside(inside(session["configuration"], kind), product) or {}
-        return self._authorize(session, {"days_until_due": 14} | configured | payment, start)
+        return self._authorize(session, check_payment(payment, due_required=False), start, at)
 
-    def bill(self, body: Any, *, start: Start = "AUTHORIZED") -> Json:
+    def bill(
+        self, body: Any, *, start: Start = "AUTHORIZED", at: datetime | None = None, toggles: Collection[str] = ()
+    ) -> Json:
         """Create and pay a session in one step, without the customer, and return what the call answers."""
         if not isinstance(body, dict):
             raise invalid("a JSON object is required")
         payment = check_payment(body.get("payment"), due_required=True)
-        session_id = self.open_session(body.get("session"))["id"]
-        session = self.sessions[session_id]
-        kind, _, product = payment["payment_product_type"].partition(".")
-        stated = {key: value for key, value in payment.items() if key not in ("payment_product_type", "operation")}
-        session["configuration"].setdefault(kind, {})[product] = {"type": "payment_product_type", **stated}
-        return self._authorize(session, payment, start)
+        session = self.sessions[self.open_session(body.get("session"), toggles=toggles)["id"]]
+        state_payment(session, payment)
+        return self._authorize(session, payment, start, at)
 
-    def _authorize(self, session: Json, payment: Json, start: Start) -> Json:
-        transaction = new_transaction(self._id(), session, payment, self.clock.now(), self.random)
+    def sell(self, *, at: datetime | None = None, start: Start = "AUTHORIZED", **wanted: Any) -> Json:
+        """Make a grouped purchase, `at` a time (None: now), as `sales.grouped_sale` has it, and return it."""
+        wanted.setdefault("reference", f"purchase-{len(self.transactions) + 1}")
+        sold = self.bill(grouped_sale(**wanted), start=start, at=at)
+        return self.transactions[sold["id"]]
+
+    def _authorize(self, session: Json, payment: Json, start: Start, at: datetime | None) -> Json:
+        wanted = self.faults.take(Payment, "paying", session["order"].get("merchant_reference") or "")
+        start = wanted.status if wanted is not None else start
+        now = at or self.clock.now()
+        transaction = new_transaction(self._id(), session, payment, now, self.random)
         self.transactions[transaction["id"]] = transaction
         session["transaction_id"] = transaction["id"]
-        self._terms[transaction["id"]] = self._agree(session, payment)
-        self._move(transaction, start)
+        self.terms[transaction["id"]] = self._agree(session, payment, now)
+        self._move(transaction, start, now)
         return {
             **transaction,
             "session_id": session["id"],
@@ -196,20 +197,17 @@ class Provider:
             "actions": [],
         }
 
-    def _agree(self, session: Json, payment: Json) -> _Terms:
+    def _agree(self, session: Json, payment: Json, at: datetime) -> Terms:
         profile = self.profiles.get(session["metadata"].get("session:profile_id", ""), {})
-        product_type = payment["payment_product_type"]
         levels = (session["configuration"], profile.get("configuration"), self.checkout.get("configuration"))
-        return _Terms(
-            product_type=product_type,
-            days_until_due=payment.get("days_until_due", 14),
-            channel=channel_of(product_type, payment, *levels),
-        )
+        terms = agreed(payment, *levels)
+        counted = self.billing.counted(at, terms["interval"], self.clock.now())
+        return Terms(product_type=payment["payment_product_type"], counted_at=counted, **terms)
 
-    def _move(self, transaction: Json, status: str) -> None:
+    def _move(self, transaction: Json, status: str, at: datetime | None = None) -> None:
         """Take a new or waiting transaction to the status that the payment comes to, and tell the merchant."""
         if status == "AUTHORIZED":
-            self._register(transaction)
+            self._register(transaction, at or self.clock.now())
             self.tell(transaction)
         elif status in _ERRORS:
             error = {"code": "declined", "message": "The customer was not approved"}
@@ -220,9 +218,9 @@ class Provider:
             if status == "ON_HOLD":
                 self.tell(transaction)
 
-    def _register(self, transaction: Json) -> None:
-        """Authorise: Kravia makes the invoice, and begins to collect if it also delivers it."""
-        terms, now = self._terms[transaction["id"]], self.clock.now()
+    def _register(self, transaction: Json, now: datetime) -> None:
+        """Authorise: Kravia makes the invoice, unless it groups it, and begins to collect if it also delivers it."""
+        terms = self.terms[transaction["id"]]
         ours = terms.product_type in ("kravia.invoice_b2b", "kravia.invoice_b2c")
         facts = self._make_invoice(transaction, terms, now) if ours else None
         add_event(
@@ -231,18 +229,13 @@ class Provider:
         if (ours and terms.channel == "kravia") or (terms.product_type == GROUPED and self.personality == "seed"):
             self.begin_collection(transaction, {"amount": transaction["amount"]})
 
-    def _make_invoice(self, transaction: Json, terms: _Terms, now: datetime) -> Json:
-        self._invoices += 1
-        number = f"{self.creditor}-{self._invoices:06d}"
+    def _make_invoice(self, transaction: Json, terms: Terms, now: datetime) -> Json:
+        number = self.next_number()
         due = now.date() + timedelta(days=terms.days_until_due)
-        file_id = f"f-{short_id(self.random, 12)}" if self.personality == "seed" else self._file_id(now)
-        self.files[file_id] = self.draw(
-            invoice_of(transaction, number, now.date(), due, seller=self.seller, account_id=self.keys.account.id)
-        )
-        self.file_owners[file_id] = transaction["id"]
+        invoice = invoice_of(transaction, number, now.date(), due, seller=self.seller, account_id=self.account_id)
         transaction["metadata"] |= {
             "kravia:invoice_number": number,
-            "kravia:invoice_url": f"{self.base_url}/files/{file_id}",
+            "kravia:invoice_url": self.publish(invoice, transaction["id"]),
         }
         if self.shows_channel:
             transaction["metadata"]["kravia:invoice_channel"] = terms.channel
@@ -253,6 +246,34 @@ class Provider:
             "kravia:creditor_id": "1234",
             "kravia:invoice_id": str(987654 + self._invoices),
         }
+
+    # --- grouped bills ------------------------------------------------------------------------------------------------
+
+    @property
+    def account_id(self) -> str:
+        """The account's id."""
+        return self.keys.account.id
+
+    def next_number(self) -> str:
+        """Return a new invoice's number."""
+        self._invoices += 1
+        return f"{self.creditor}-{self._invoices:06d}"
+
+    def publish(self, invoice: Invoice, owner: str) -> str:
+        """Draw an invoice, keep it as a file of this transaction, and return its URL."""
+        seed = self.personality == "seed"
+        file_id = f"f-{short_id(self.random, 12)}" if seed else self._file_id(self.clock.now())
+        self.files[file_id] = self.draw(invoice)
+        self.file_owners[file_id] = owner
+        return f"{self.base_url}/files/{file_id}"
+
+    def bill_due(self) -> list[Bill]:
+        """Bill the groups whose issue date has come by the clock; reading does it too, unless `billing` says not to."""
+        return self.billing.run(self)
+
+    def forecast(self) -> dict[Group, list[Json]]:
+        """Return the purchases that are not billed yet, by group."""
+        return self.billing.due(self.transactions, self.terms)
 
     # --- afterwards ---------------------------------------------------------------------------------------------------
 
@@ -265,6 +286,8 @@ class Provider:
         transaction = self.transaction(transaction_id)
         seen = CaptureSeen(transaction_id=transaction_id, body=copy.deepcopy(body))
         self.captures_asked.append(seen)
+        if transaction["payment_product_type"] == GROUPED and "kravia:invoice_number" not in transaction["metadata"]:
+            raise Refusal(400, "Transaction can not be captured before it is invoiced")
         check_capture(transaction, body, self.personality)
         if any(later.seen.transaction_id == transaction_id for later in self._later):
             raise Refusal(409, "Transaction has a capture that is not carried out yet")
@@ -288,13 +311,15 @@ class Provider:
         self.captured(seen)
 
     def _catch_up(self) -> None:
-        """Carry out what was accepted earlier and is due, unless it was voided or captured otherwise meanwhile."""
+        """Carry out what was accepted earlier and is due, unless it was voided or captured otherwise; bill groups."""
         due = [later for later in self._later if later.at <= self.clock.now()]
         self._later = [later for later in self._later if later not in due]
         for later in due:
             transaction = self.transactions[later.seen.transaction_id]
             if transaction["status"] == "AUTHORIZED" and not collection_begun(transaction):
                 self._carry_out(later.seen, later.error, correlation_request_id=later.request_id)
+        if self.billing.by_itself:
+            self.bill_due()
 
     def begin_collection(self, transaction: Json, body: Json, **about: Any) -> None:
         """Begin collection, whoever asked."""
@@ -330,7 +355,7 @@ class Provider:
         transaction = self.transaction(transaction_id)
         if transaction["status"] != "AUTHORIZED":
             raise Refusal(400, f"Transaction can not be voided in status {transaction['status']}")
-        self._void(transaction)
+        self.take_back(transaction)
         return transaction
 
     def cancel(self, session_id: str) -> Json:
@@ -343,10 +368,11 @@ class Provider:
         if transaction is None:
             self.notify(Notification(session=session, transaction=None, error="cancelled"))
         else:
-            self._void(transaction)
+            self.take_back(transaction)
         return session
 
-    def _void(self, transaction: Json) -> None:
+    def take_back(self, transaction: Json) -> None:
+        """Void an authorisation, whoever asked."""
         event = add_event(transaction, "VOID", "AUTHORIZATION_VOIDED", self.clock.now(), self.random)
         self.tell(transaction, event=event)
 

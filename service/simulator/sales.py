@@ -124,6 +124,65 @@ def sale(
     return {"payment": payment, "session": {"url": {"callback_url": callback_url}, "order": order}}
 
 
+def grouped_sale(
+    *,
+    callback_url: str = "",
+    business_name: str = "Fjordbygg AS",
+    organization_number: str = "999999999",
+    customer_reference: str | None = None,
+    country: Country = "NO",
+    currency: str | None = None,
+    amount: int = 125_000,
+    email: str = "kari@fjordbygg.example",
+    days_until_due: int = 14,
+    interval: str | None = None,
+    channel: str | None = "merchant",
+    reference: str = "purchase-1",
+    text: str = "Varer etter avtale",
+) -> Json:
+    """Return the body of `POST /v1/sessions/pay` for one purchase that is invoiced with others of its customer.
+
+    An `interval` or `channel` of None leaves it to configuration. `amount` is in minor units, VAT of 25 % included.
+    """
+    market = _MARKETS[country]
+    vat_amount = round(amount / 5)
+    billing = market.business | {
+        "business_name": business_name,
+        "organization_number": organization_number,
+        "email": email,
+    }
+    billing.pop("customer_reference", None)
+    if customer_reference is not None:
+        billing["customer_reference"] = customer_reference
+    item = {
+        "id": "goods",
+        "line_id": "1",
+        "description": text,
+        "quantity": 1,
+        "amount": amount,
+        "vat": 25,
+        "vat_amount": vat_amount,
+    }
+    payment: Json = {
+        "payment_product_type": "kravia.invoice_b2b_grouped",
+        "operation": "invoice_payment",
+        "days_until_due": days_until_due,
+    }
+    if interval is not None:
+        payment["invoice_schedule"] = {"interval": interval}
+    if channel is not None:
+        payment["invoice_channel"] = channel
+    order = {
+        "amount": amount,
+        "currency": currency or market.currency,
+        "vat_amount": vat_amount,
+        "merchant_reference": reference,
+        "items": [item],
+        "billing_address": billing,
+    }
+    return {"payment": payment, "session": {"url": {"callback_url": callback_url}, "order": order}}
+
+
 def _line(place: int, goods: tuple[str, str, int], market: _Market, random: Random) -> Json:
     sku, description, price = goods
     quantity = random.randint(1, 4)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Protocol
 
@@ -15,10 +15,12 @@ from service.simulator.documents import Json, collection_begun
 from service.simulator.faults import Faults
 from service.simulator.letters import Letter, read_letter
 from service.simulator.mail import Mail, MailServer
+from service.simulator.months import CUSTOMERS, Groups, buy, next_issue, standing
 from service.simulator.sales import Buyer, Country, sale
 
 SHOP = "Nordlys Interiør"
 COUNTRIES: dict[Country, str] = {"NO": "Norway", "SE": "Sweden", "FI": "Finland", "DK": "Denmark", "DE": "Germany"}
+_OPTIONS = "report_event=VOID&report_event=CAPTURE&report_error=true"
 _SHOWN = 30  # invoices on the page, the newest
 
 
@@ -34,6 +36,16 @@ class Service(Protocol):
 
     def run(self) -> Awaitable[None]:
         """Work until cancelled."""
+
+
+class Movable(Protocol):
+    """The clock that everything here shares: the provider, the mail server and the service."""
+
+    def now(self) -> datetime:
+        """Return the time."""
+
+    def advance(self, seconds: float) -> None:
+        """Move on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +71,13 @@ class Standing:
         return self.begun and not self.paid and not self.voided
 
 
+_KINDS = {
+    "kravia.invoice_b2b": "Business",
+    "kravia.invoice_b2b_grouped": "Grouped purchase",
+    "kravia.invoice_b2c": "Consumer",
+}
+
+
 def _ignore(_: str) -> None:
     """Be told, and do nothing."""
 
@@ -71,6 +90,7 @@ class Stage:
     running: Running
     mail: MailServer
     service: Service
+    clock: Movable
     random: Random
     told: Callable[[str, str], None]  # (invoice number or "", what happened)
     sold: Callable[[str], None] = _ignore  # (transaction id)
@@ -80,6 +100,11 @@ class Stage:
     def faults(self) -> Faults:
         """What goes wrong at the provider and at the mail server, which share it."""
         return self.running.provider.faults
+
+    @property
+    def callback_url(self) -> str:
+        """The service's, with what it is to be told of."""
+        return f"{self.url}/callback?{_OPTIONS}"
 
     @property
     def personality(self) -> str:
@@ -92,7 +117,7 @@ class Stage:
             buyer=buyer,
             country=country,
             channel=channel,
-            callback_url=f"{self.url}/callback?report_event=VOID&report_event=CAPTURE&report_error=true",
+            callback_url=self.callback_url,
             reference=f"order-{1001 + len(provider.transactions)}",
             random=self.random,
         )
@@ -101,6 +126,30 @@ class Stage:
         self.told(number_of(transaction), f"invoice created: {amount_of(transaction)} to {buyer_of(transaction)}")
         self.sold(transaction_id)
         return transaction_id
+
+    def buy(self, *names: str) -> None:
+        """Make a grouped purchase for each of these customers; without names for all three."""
+        for customer in (CUSTOMERS[name] for name in names or CUSTOMERS):
+            purchase = buy(self.running.provider, customer, self.callback_url, self.random)
+            self.told("", f"grouped purchase: {amount_of(purchase)} by {buyer_of(purchase)}, to be invoiced later")
+
+    def move_on(self, days: int | None = None) -> None:
+        """Let days pass, for everybody who shares the clock; None: until the next invoices are made, and make them."""
+        provider, now = self.running.provider, self.clock.now()
+        to = next_issue(provider) if days is None else now + timedelta(days=days)
+        self.clock.advance((to - now).total_seconds())
+        self.told("", f"the clock is moved on to {to:%Y-%m-%d}")
+        for bill in provider.bill_due():
+            what = f"{len(bill.transactions)} purchases invoiced to {bill.group.business_name}"
+            self.told(bill.number, f"{what}, due {bill.due}")
+
+    async def groups(self) -> Groups:
+        """Return how the grouped purchases stand."""
+        return await standing(self.running.provider, self.record, self.mails)
+
+    def mails(self, number: str) -> list[int]:
+        """Return the numbers of the mails about an invoice, oldest first."""
+        return [letter.mail.number for letter in self.letters if number and letter.is_about(number)]
 
     def arrived(self, mail: Mail) -> None:
         """Take note of a mail."""
@@ -122,13 +171,13 @@ class Stage:
         """Return how one invoice stands."""
         record = await self.record(transaction["id"]) or {}
         number = number_of(transaction)
-        letters = [letter.mail.number for letter in self.letters if number and letter.is_about(number)]
+        letters = self.mails(number)
         country = (transaction.get("billing_address") or {}).get("country", "")
         return Standing(
             transaction_id=transaction["id"],
             number=number or "no number yet",
             buyer=buyer_of(transaction),
-            kind="Business" if transaction["payment_product_type"].endswith("b2b") else "Consumer",
+            kind=_KINDS.get(transaction["payment_product_type"], ""),
             country=COUNTRIES.get(country, country),
             amount=amount_of(transaction),
             outcome=str(record.get("outcome") or ""),

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, select, update
 
-from service.delivery import Capture, Entry, Send
+from service.delivery import Capture, Entry, Kind, Send
 from service.store import erasure
 from service.store.chain import chained
 from service.store.clock import database_now
@@ -146,7 +146,11 @@ class Book:
         update_all(self.connection, deliveries, changed)
         self.sends.write(self.connection)
         self.captures.write(self.connection)
-        about = {self.row(i).delivery.transaction_id: _about(columns) for i, columns in changed.items()}
+        about = {
+            held.delivery.transaction_id: _about(columns)
+            for held, columns in ((self.row(key), columns) for key, columns in changed.items())
+            if held.delivery.kind is not Kind.GROUPED
+        }
         update_all(self.connection, transactions, about)
         if self._entries:
             self.connection.execute(_insert(history), self._entries)
@@ -170,8 +174,10 @@ class Book:
             {"id": row["transaction_id"], "delivery_id": row["id"]}
             | {name: row[name] for name in ("account_id", "received_at")}
             for row in rows
+            if row["kind"] is not Kind.GROUPED  # it is about transactions that are entered already
         ]
-        self.connection.execute(_insert(transactions), about)
+        if about:
+            self.connection.execute(_insert(transactions), about)
 
 
 def update_all(connection: Connection, table: Table, changed: dict[str, dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     exists,
     func,
     literal,
@@ -25,9 +26,21 @@ from sqlalchemy import (
     union_all,
 )
 
-from service.delivery import HELD, PROVIDER_LANE, RECONCILE, Calls, Case, Concern, Condition, Outcome, Settled
+from service.delivery import (
+    HAD_IT,
+    HELD,
+    NOT_BILLED,
+    PROVIDER_LANE,
+    RECONCILE,
+    Calls,
+    Case,
+    Concern,
+    Condition,
+    Outcome,
+    Settled,
+)
 from service.store.clock import database_now
-from service.store.tables import Instant, Words, deliveries, jobs, microseconds, pauses, sends
+from service.store.tables import Instant, Words, deliveries, jobs, microseconds, pauses, purchases, sends
 
 SHOWN = 20
 """How many cases of a condition are told by name."""
@@ -91,7 +104,7 @@ def _voided(within: timedelta) -> tuple[Select[Any], Select[Any]]:
         deliveries.c.outcome == Outcome.CANCELLED.value,
         deliveries.c.closed_at >= ago(within),
         or_(
-            deliveries.c.reason.like("%after the customer had the invoice%"),
+            deliveries.c.reason.like(f"%{HAD_IT}%"),
             and_(deliveries.c.voided_at.is_not(None), deliveries.c.delivered_at.is_not(None)),
         ),
     )
@@ -112,6 +125,35 @@ def _nobodys() -> Select[Any]:
         deliveries.c.outcome == Outcome.SKIPPED.value,
         deliveries.c.received_at >= ago(_SEEN_FOR),
         deliveries.c.reason.like("nobody delivers this invoice%"),
+    )
+
+
+def _groups(within: timedelta) -> Select[Any]:
+    """Return a row for each group of purchases with a remark: what Kravia billed otherwise, or not at all."""
+    p, d = purchases.c, deliveries.c
+    not_billed = func.min(case((p.remark.like(f"{NOT_BILLED}%"), 0), else_=1)) == 0
+    return (
+        select(
+            case((not_billed, Condition.NOT_BILLED.value), else_=Condition.GROUP_DIFFERS.value).label("name"),
+            p.group.label("subject"),
+            func.min(p.remark).label("reason"),
+            func.max(d.closed_at).label("since"),
+            func.max(p.invoice_number).label("invoice_number"),
+            cast(func.sum(p.amount), BigInteger).label("amount"),
+            func.max(p.currency).label("currency"),
+            null().label("paused_by"),
+        )
+        .join_from(purchases, deliveries, d.id == p.transaction_id)
+        .where(
+            p.account_id == ACCOUNT,
+            p.remark.is_not(None),
+            d.voided_at.is_(None),
+            or_(
+                d.outcome == Outcome.OPEN.value,
+                and_(d.outcome != Outcome.CANCELLED.value, d.closed_at >= ago(within)),
+            ),
+        )
+        .group_by(p.group)
     )
 
 
@@ -155,8 +197,8 @@ def _gone() -> Select[Any]:
 
 
 def standing(within: timedelta) -> tuple[Select[Any], ...]:
-    """Return the rows, in several parts, of all that is in a condition; of voids, those of that length of time."""
-    return (_unfinished(), *_voided(within), _nobodys(), _paused(), _gone())
+    """Return the rows, in several parts, of all that is in a condition; of what passes, that of that length of time."""
+    return (_unfinished(), *_voided(within), _nobodys(), _paused(), _gone(), _groups(within))
 
 
 def newest(of: Any, *, partition: ColumnElement[Any], order: ColumnElement[Any]) -> Select[Any]:

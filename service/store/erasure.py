@@ -27,7 +27,18 @@ from service.privacy import ERASED, erased_reference
 from service.store.chain import chained
 from service.store.clock import database_now
 from service.store.rows import Held
-from service.store.tables import Instant, alerts, captures, deliveries, history, jobs, pauses, sends, transactions
+from service.store.tables import (
+    Instant,
+    alerts,
+    captures,
+    deliveries,
+    history,
+    jobs,
+    pauses,
+    purchases,
+    sends,
+    transactions,
+)
 
 
 class Fate(Enum):
@@ -86,6 +97,23 @@ PERSONAL = (
         "id delivery_id account_id received_at product_type amount currency",
         Fate.KEPT,
         "which transactions the invoice was for, as the delivery's",
+    ),
+    _columns(
+        purchases,
+        "business_name organization_number country customer_reference",
+        Fate.MARKED,
+        "who bought it; which purchases were billed together stays known by the group's digest",
+    ),
+    _columns(
+        purchases, "merchant_reference remark", Fate.BLANKED, "as the delivery's, and what may name the customer"
+    ),
+    _columns(purchases, "recipient_key", Fate.KEYED, "as the delivery's"),
+    _columns(
+        purchases,
+        "transaction_id account_id group interval period_start currency either_period interval_from days_until_due"
+        " days_from purchased_at amount channel decided_by invoice_id invoice_number invoice_date due_date looked_at",
+        Fate.KEPT,
+        "which invoice it was billed with, and on which terms",
     ),
     _columns(sends, "recipient", Fate.MARKED, "as the delivery's"),
     _columns(sends, "answer", Fate.BLANKED, "the relay's own words may name somebody"),
@@ -187,6 +215,7 @@ def _erase(connection: Connection, rows: Sequence[Row[Any]], entry: Entry, shift
         (_SENDS, {"ids": ids}),
         (_CAPTURES, {"ids": ids}),
         (_ALERTS, {"ids": ids}),
+        (_PURCHASES, {"ids": ids}),
         (
             _TRANSACTIONS,
             [{"_id": row.id, "reference": _hashed(row.account_id, row.merchant_reference)} for row in referring],
@@ -251,6 +280,7 @@ _HISTORY, _SENDS, _CAPTURES = (
     update(table).where(table.c.delivery_id.in_(_IDS)).values(_emptied(table)) for table in (history, sends, captures)
 )
 _ALERTS = update(alerts).where(alerts.c.subject.in_(_IDS)).values(_emptied(alerts))
+_PURCHASES = update(purchases).where(purchases.c.transaction_id.in_(_IDS)).values(_emptied(purchases))
 _TRANSACTIONS: Update = (
     update(transactions).where(transactions.c.id == bindparam("_id")).values(merchant_reference=bindparam("reference"))
 )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from service.delivery import (
+    NOTICE_ROUND,
     PROVIDER_LANE,
     RECONCILE,
     Arrival,
@@ -11,6 +12,7 @@ from service.delivery import (
     Claim,
     Delivery,
     Entry,
+    Kind,
     LeaseLost,
     Outcome,
     Proof,
@@ -55,7 +57,7 @@ def arrived(held: Held, arrival: Arrival, now: datetime) -> tuple[Held, Received
     if delivery.outcome is Outcome.SKIPPED or delivery.closed_waiting:
         reopened = replace(held, delivery=_reopened(delivery))
         return woken(reopened, now), Received.REOPENED
-    if arrival.event and _may_be_voided(delivery):
+    if arrival.event and delivery.may_be_voided:
         return woken(held, now), Received.WOKEN
     return held, Received.UNCHANGED
 
@@ -95,7 +97,7 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
         kept = replace(kept, no_send_before=now + timedelta(seconds=schedule.no_send_for))
     due = None if schedule.due_in is None else now + timedelta(seconds=schedule.due_in)
     kept = replace(kept, due_at=due, send_to=kept.send_to if kept.outcome in _UNDELIVERED else None)
-    if woken_since and (kept.outcome is Outcome.OPEN or _may_be_voided(kept)):
+    if woken_since and (kept.outcome is Outcome.OPEN or kept.may_be_voided):
         kept = _due_by(kept, now)
     return replace(held, delivery=kept, lease_token=None, leased_until=None, seen=claim.wakes)
 
@@ -127,9 +129,9 @@ def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime)
     While that lease is in place its holder goes on from here and saves; otherwise the outcome is late. An open delivery
     is then woken, so that a repeat that was planned is reconsidered; one that was given up is opened again, so that the
     capture goes on; a cancelled one says that the customer has it. An address given for the resend
-    goes as soon as that is accepted.
+    goes as soon as that is accepted. A notice delivers nothing.
     """
-    if send.outcome is not Settled.ACCEPTED:
+    if send.outcome is not Settled.ACCEPTED or send.round == NOTICE_ROUND:
         return held
     delivery = held.delivery
     of_its_round = send.round == delivery.round  # an earlier one ends nothing: the resend stays as it ended
@@ -243,7 +245,8 @@ def _told_late(held: Held, now: datetime, *, opens: bool) -> Held:
         after = woken(held, now)
         return replace(after, told=after.wakes) if opens else after
     if opens and held.delivery.outcome in _GIVEN_UP:
-        return woken(replace(held, delivery=_fresh(held.delivery)), now)
+        after = woken(replace(held, delivery=_fresh(held.delivery)), now)
+        return replace(after, told=after.wakes)  # who is looking at what was given up must not close it again
     return held
 
 
@@ -256,11 +259,6 @@ def _customer_has_it(delivery: Delivery) -> Delivery:
 def _due_by(delivery: Delivery, now: datetime) -> Delivery:
     due_at = now if delivery.due_at is None else min(delivery.due_at, now)
     return replace(delivery, due_at=due_at, lane=PROVIDER_LANE)
-
-
-def _may_be_voided(delivery: Delivery) -> bool:
-    """Tell whether an event at the provider is worth a look at a closed delivery: the customer has it, or may."""
-    return delivery.outcome is Outcome.COMPLETED or (delivery.outcome is Outcome.FAILED and delivery.attempt > 0)
 
 
 def _as_woken(step: Delivery, kept: Delivery, *, told: bool) -> Delivery:
@@ -330,7 +328,7 @@ def _keeping(old: Delivery, new: Delivery, *, claimed: Delivery) -> Delivery:
         account_id=old.account_id,
         transaction_id=old.transaction_id,
         received_at=old.received_at,
-        kind=old.kind,
+        kind=new.kind if old.kind is Kind.INVOICE else old.kind,  # it shows in the first read
         attempt=old.attempt,
         channel=new.channel or old.channel,
         recipient=new.recipient or old.recipient,

@@ -140,6 +140,8 @@ def _end(connection: Connection, account_id: str, lane: str, ending: ReturningDe
 
     Where another pause stops a clock as well, that one's end takes off what it has of the time itself.
     """
+    # Here the pause's row is locked before any delivery's, and in a group it would be after them: so whoever may wait
+    # for a pause's row is a transaction of its own, or two processes could wait for each other.
     since = connection.execute(ending).scalar_one_or_none()
     if since is None:
         return False
@@ -165,7 +167,7 @@ def _stand_still(
         (deliveries.c.patience_since < since, running + microseconds(until - since)),
         else_=type_coerce(until, Instant),
     )
-    # In the order of their ids, as every group locks them.
+    # In the order of their ids, as every group locks its own.
     rows = (
         select(deliveries.c.id)
         .where(

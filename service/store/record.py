@@ -24,16 +24,19 @@ from service.delivery import (
     Entry,
     Filter,
     Job,
+    Member,
+    Members,
     News,
     Outcome,
     Pause,
     Probe,
+    Purchase,
     Received,
     Request,
     Schedule,
     Send,
 )
-from service.store import alerts, claims, concerns, erasure, pauses, queries, search, work
+from service.store import alerts, claims, concerns, erasure, pauses, purchases, queries, search, work
 from service.store.book import Book
 from service.store.clock import shift
 from service.store.engines import Engines
@@ -60,7 +63,8 @@ class SqlStore:
     async def receive(self, arrival: Arrival) -> Received:
         """As `Store.receive`; raises `ValueError` for an id with a character that a database refuses."""
         _usable(arrival.transaction_id, arrival.account_id)
-        return await self._change(arrival.transaction_id, partial(work.receive, arrival=arrival))
+        receive = partial(work.receive, arrival=arrival)
+        return await self._writer.write(Write(apply=receive, key=arrival.transaction_id, urgent=True))
 
     async def claim(
         self, account_id: str, lane: str, limit: int, *, lease: float, suspects: bool, probing: str | None = None
@@ -122,6 +126,24 @@ class SqlStore:
         settle = partial(work.settle_capture, capture=capture, entries=entries, began_at=began_at)
         await self._change(capture.delivery_id, settle, captures=True)
 
+    async def record_purchase(self, claim: Claim, purchase: Purchase) -> None:
+        """As `Store.record_purchase`."""
+        await self._change(claim.delivery.id, partial(purchases.record, claim=claim, purchase=purchase))
+
+    async def enter_invoice(self, invoice_id: str, carrier: Delivery, at: datetime) -> None:
+        """As `Store.enter_invoice`; raises `ValueError` as `receive`."""
+        _usable(invoice_id)
+        await self._change(invoice_id, partial(purchases.enter_invoice, invoice_id=invoice_id, carrier=carrier, at=at))
+
+    async def members(self, chosen: Members) -> tuple[Member, ...]:
+        """As `Store.members`."""
+        return await self._read(partial(purchases.members, chosen=chosen, shift=shift(self._clock)))
+
+    async def remark(self, transaction_id: str, words: str | None) -> None:
+        """As `Store.remark`."""
+        note = partial(purchases.remark, transaction_id=transaction_id, words=words)
+        await self._writer.write(Write(apply=lambda book: note(book.connection), alone=True))
+
     async def retry(self, delivery_id: str, request: Request) -> Delivery:
         """As `Store.retry`."""
         return await self._change(delivery_id, partial(work.retry, delivery_id=delivery_id, request=request))
@@ -150,7 +172,8 @@ class SqlStore:
 
     async def pause(self, account_id: str, lane: str, reason: str, *, by: str | None, probe_in: float | None) -> bool:
         """As `Store.pause`."""
-        return await self._share(partial(pauses.pause, by=by, probe_in=probe_in), account_id, lane, reason)
+        pause = partial(pauses.pause, by=by, probe_in=probe_in)
+        return await self._share(pause, account_id, lane, reason, alone=True)
 
     async def resume(self, account_id: str, lane: str) -> bool:
         """As `Store.resume`."""
@@ -166,12 +189,12 @@ class SqlStore:
 
     async def renew_probe(self, probe: Probe, *, lease: float) -> None:
         """As `Store.renew_probe`."""
-        await self._share(partial(pauses.renew_probe, lease=lease), probe)
+        await self._share(partial(pauses.renew_probe, lease=lease), probe, alone=True)
 
     async def end_probe(self, probe: Probe, *, fault: str | None, next_in: float) -> bool:
         """As `Store.end_probe`."""
         end = partial(pauses.end_probe, fault=fault, next_in=next_in)
-        return await self._share(end, probe, alone=fault is None)
+        return await self._share(end, probe, alone=True)
 
     async def born_at(self) -> datetime:
         """As `Store.born_at`."""

@@ -1,6 +1,6 @@
 """The tables, once for both databases, and the two column types that say how times and texts are kept."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -43,6 +43,19 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+class Day(TypeDecorator[date]):
+    """A calendar day, kept as `YYYY-MM-DD`."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: date | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.isoformat()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> date | None:  # noqa: ARG002
+        return None if value is None else date.fromisoformat(value)
 
 
 class Words(TypeDecorator[str]):
@@ -180,6 +193,45 @@ transactions = Table(
     Column("merchant_reference", Words),
 )
 Index("transactions_delivery_id", transactions.c.delivery_id)
+
+# A transaction that is billed together with others. Its delivery's row is its lock as well.
+purchases = Table(
+    "purchases",
+    metadata,
+    Column("transaction_id", Words, ForeignKey("deliveries.id"), primary_key=True),
+    Column("account_id", Words, nullable=False),
+    # A digest of what follows, as far as the currency: who is billed together. It stays when that is erased.
+    Column("group", Words, nullable=False),
+    Column("business_name", Words, nullable=False),
+    Column("organization_number", Words, nullable=False),
+    Column("country", Words, nullable=False),
+    Column("customer_reference", Words, nullable=False),
+    Column("interval", Words, nullable=False),
+    Column("period_start", Day, nullable=False),
+    Column("currency", Words, nullable=False),
+    Column("either_period", Boolean, nullable=False),
+    Column("interval_from", Words, nullable=False),
+    Column("days_until_due", BigInteger, nullable=False),
+    Column("days_from", Words, nullable=False),
+    Column("purchased_at", Instant, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("channel", Words, nullable=False),
+    Column("decided_by", Words, nullable=False),
+    Column("merchant_reference", Words),
+    Column("recipient_key", Words),
+    Column("invoice_id", Words),
+    Column("invoice_number", Words),
+    Column("invoice_date", Day),
+    Column("due_date", Day),
+    Column("looked_at", Instant),
+    Column("remark", Words),
+)
+Index("purchases_group", purchases.c.group)
+Index("purchases_period", purchases.c.period_start)
+_billed = text("invoice_id IS NOT NULL")
+_remarked = text("remark IS NOT NULL")
+Index("purchases_remark", purchases.c.account_id, postgresql_where=_remarked, sqlite_where=_remarked)
+Index("purchases_invoice_id", purchases.c.invoice_id, postgresql_where=_billed, sqlite_where=_billed)
 
 # One intent to reach one recipient over one channel.
 sends = Table(

@@ -12,6 +12,7 @@ from service.delivery import (
     Delivery,
     Entry,
     IntentOpen,
+    Kind,
     LeaseLost,
     Outcome,
     Received,
@@ -135,6 +136,8 @@ def resend(book: Book, delivery_id: str, request: Request) -> Delivery:
     held = book.row(delivery_id)
     if life.has_moved_on(held, request):
         return held.delivery
+    if held.delivery.kind is Kind.PURCHASE:  # nothing is ever sent of it alone: its invoice is another delivery
+        return _asked(book, held, life.asked_for("a purchase is sent with its invoice only", request, Result.SKIPPED))
     return _asked(book, life.resent(held, request, book.now), life.asked_for("resend", request))
 
 

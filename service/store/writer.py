@@ -40,6 +40,9 @@ _TURNS = 2
 
 A commit costs nearly as much for one write as for many, and whoever is about to write comes within a turn or two.
 """
+_PATIENCE = 0.01
+"""Seconds for which writes that are not urgent gather beyond that, while several come at a time."""
+_CROWD = 4  # writes in the last group, from which on several come at a time
 _TRIES = 3
 # What a write may answer its own caller with while the rest of the group is committed; it has then changed nothing.
 _ANSWERS = (LeaseLost, AlreadySent, IntentOpen, Unknown)
@@ -53,7 +56,7 @@ class Write(Generic[T]):
 
     Its `sends` or `captures` are read then too, for a write that needs them. One without a key comes after the others
     and goes by the book's connection alone; it must not wait for a row's lock, unless it is a transaction of its own
-    (`alone`), and locks rows in the order of their ids.
+    (`alone`), and locks rows in the order of their ids. Somebody outside waits for the answer to one that is `urgent`.
     """
 
     apply: Callable[[Book], T]
@@ -61,6 +64,7 @@ class Write(Generic[T]):
     sends: bool = False
     captures: bool = False
     alone: bool = False
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Writer:
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._next_group: _Waiting | None = None  # one that goes alone, and came while a group was gathered
         self._coming: list[_Waiting] = []  # on the loop's side of the queue
+        self._timer: asyncio.TimerHandle | None = None
+        self._busy = False  # the last group was a large one: more are likely to come at once
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -91,7 +97,10 @@ class Writer:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         self._coming.append(_Waiting(write, future))
-        if len(self._coming) == 1:
+        if write.urgent and self._timer is not None:
+            self._timer.cancel()
+            self._hand_over()
+        elif len(self._coming) == 1:
             self._loop.call_soon(self._wait_for_more, 1, _TURNS)
         return future
 
@@ -99,10 +108,13 @@ class Writer:
         came, count = len(self._coming) > count, len(self._coming)
         if count < GROUP and turns:
             self._loop.call_soon(self._wait_for_more, count, _TURNS if came else turns - 1)
+        elif self._busy and not any(one.write.urgent for one in self._coming):
+            self._timer = self._loop.call_later(_PATIENCE, self._hand_over)
         else:
             self._hand_over()
 
     def _hand_over(self) -> None:
+        self._timer = None
         for one in self._coming:
             self._queue.put(one)
         self._coming.clear()
@@ -138,6 +150,7 @@ class Writer:
                 self._next_group = one
                 break
             group.append(one)
+        self._busy = len(group) >= _CROWD
         return group
 
     def _next(self) -> _Waiting | None:

@@ -1,0 +1,96 @@
+"""A consolidated invoice: sent once when its purchases are known, and complete when they are captured."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from service.decide import Close, Decision, Ending, Wait, by_age, by_content, by_standing, delivered, next_effect
+from service.delivery import CaptureOrder, Member, Members, Outcome, Result, Standing, Step
+from service.pipeline.consolidating import counted, wake, wake_one
+from service.pipeline.work import Work, database_now, enter
+
+_SETTLING = timedelta(minutes=15)
+"""How long an invoice waits at most for all purchases of its group to be read."""
+_AGAIN = 15.0  # seconds between two looks meanwhile
+
+
+async def next_of_invoice(work: Work) -> Decision:
+    """Say what comes next for a consolidated invoice whose carrier was read."""
+    members = counted(work)
+    if not members:
+        return Close(outcome=Outcome.CANCELLED, reason="every purchase of it was voided", voided=True)
+    if work.known.standing is not Standing.AUTHORIZED:
+        # One purchase tells nothing of the others: it leaves the invoice as soon as its own delivery has seen it.
+        await wake_one(work, members[-1].delivery.id)
+        ended = by_standing(members[-1].delivery, work.known, (), database_now(work))
+        reason = ended.reason if ended and ended.reason else work.known.status
+        return Wait(reason=f"a purchase of it: {reason}", runs=False)
+    if delivered(work.delivery, work.sends):
+        return await _captured(work, members)
+    return by_content(work.known) or await _settled(work, members) or await _next(work, members)
+
+
+async def _captured(work: Work, members: list[Member]) -> Ending:
+    """See to the capture of every purchase: each is its own delivery's, and this one is complete when they are."""
+    waiting = [member for member in members if member.delivery.outcome is Outcome.OPEN]
+    if waiting:
+        await wake(work, [member for member in waiting if member.delivery.delivered_at is None])
+        return Wait(reason=f"{len(waiting)} of {len(members)} purchases are not captured yet", runs=False)
+    times = [member.delivery.captured_at for member in members]
+    known = [at for at in times if at is not None]
+    if known and work.delivery.captured_known_at is None:
+        now = work.parts.clock.now()
+        work.delivery = replace(work.delivery, captured_at=max(known), captured_known_at=now)
+    missing = len(members) - len(known)
+    reason = f"{missing} of {len(members)} purchases were not captured; see each of them" if missing else None
+    return Close(outcome=Outcome.COMPLETED, reason=reason)
+
+
+async def _settled(work: Work, members: list[Member]) -> Wait | None:
+    """Wait until every purchase that may be on the invoice was read since it came, so that all are known."""
+    since = work.delivery.received_at
+    if database_now(work) - since >= _SETTLING:
+        return None
+    groups = {member.purchase.group for member in members}
+    found = [other for group in sorted(groups) for other in await work.parts.store.members(Members(group=group))]
+    unread = [
+        other
+        for other in found
+        if other.delivery.outcome is Outcome.OPEN
+        and other.purchase.invoice_id is None
+        and (other.purchase.looked_at is None or other.purchase.looked_at < since)
+    ]
+    if not unread:
+        return None
+    return Wait(reason="its other purchases are being read", runs=False, seconds=_AGAIN)
+
+
+async def _next(work: Work, members: list[Member]) -> Decision:
+    rules = work.parts.rules
+    before = rules.order is CaptureOrder.BEFORE_DELIVERY
+    # A purchase that was CAPTURED from the start tells nothing of its invoice: only what initiated a collection does.
+    initiated = any(event.success and event.initiates for event in work.known.collection.events)
+    aged = replace(work.known, collection=replace(work.known.collection, begun=initiated))
+    captures = await work.parts.store.captures(members[-1].delivery.id)  # what it knows of those is no surprise
+    if held := by_age(work.delivery, aged, captures, rules, work.parts.born_at):
+        return held
+    if before and (waits := _collecting(members)):
+        return waits
+    # What is begun here is up to each purchase; what is left to decide is the sending.
+    collection = replace(work.known.collection, begun=before)
+    decision = next_effect(
+        work.delivery, replace(work.known, collection=collection), work.sends, rules, database_now(work)
+    )
+    keys = {member.purchase.recipient_key for member in members} - {None}
+    if len(keys) > 1 and not work.sends:
+        enter(work, Step.DELIVER, Result.DEFERRED, detail=f"{len(keys)} addresses on its purchases: the newest is used")
+    return decision
+
+
+def _collecting(members: list[Member]) -> Ending | None:
+    """With `before_delivery`, say whether the collection of every purchase has begun."""
+    not_begun = [member for member in members if member.delivery.captured_known_at is None]
+    if any(member.delivery.outcome is not Outcome.OPEN for member in not_begun):
+        return Close(outcome=Outcome.FAILED, reason="a purchase of it was not captured; see each of them")
+    if not_begun:
+        return Wait(reason=f"{len(not_begun)} of {len(members)} purchases are to be captured first", runs=False)
+    return None

@@ -1,0 +1,132 @@
+"""A grouped purchase: recorded under its group, watched until it is billed, and captured when its invoice is sent."""
+
+from dataclasses import replace
+
+from service.decide import Close, Decision, Ending, Requeue, Wait, by_amount, by_content, by_invoice, on_failure
+from service.delivery import (
+    PROVIDER_LANE,
+    Delivery,
+    DeliveryFailure,
+    Kind,
+    Member,
+    Members,
+    Outcome,
+    PermanentFailure,
+    Purchase,
+    Result,
+    Step,
+)
+from service.pipeline.capturing import settle_open_capture
+from service.pipeline.consolidating import wake, wake_one
+from service.pipeline.noticing import notify, with_notice
+from service.pipeline.reading import learn_collection
+from service.pipeline.sending import reach
+from service.pipeline.work import Work, database_now, enter
+from service.privacy import scrub
+from service.purchases import expected_between, given_up, next_look, period_bought_in, purchase_of
+
+MERCHANT = "merchant"
+
+
+async def next_of_purchase(work: Work) -> Decision:
+    """Say what comes next for a purchase that is not void."""
+    purchase = await _recorded(work)
+    if not isinstance(purchase, Purchase):
+        return purchase
+    if purchase.invoice_number is None:
+        notice = await notify(work, purchase) if purchase.channel == MERCHANT else None
+        return notice if isinstance(notice, Requeue) else with_notice(_unbilled(work, purchase), notice)
+    if purchase.channel != MERCHANT:
+        shown = f"invoice {scrub(purchase.invoice_number)}: its channel is {scrub(purchase.channel)}"
+        return Close(outcome=Outcome.SKIPPED, reason=f"billed with {shown} (set in the {purchase.decided_by})")
+    return await _billed(work, purchase)
+
+
+async def _recorded(work: Work) -> Purchase | Ending:
+    """Write down the purchase as it was read; when it shows an invoice first, the others of its group are looked at."""
+    if verdict := by_amount(work.known):
+        return verdict
+    try:
+        resolution = await work.parts.payments.resolve(work.known)
+    except DeliveryFailure as failure:
+        return on_failure(failure, lane=work.delivery.lane, of=PROVIDER_LANE)
+    purchase = purchase_of(
+        work.known,
+        resolution,
+        account_id=work.delivery.account_id,
+        received_at=work.delivery.received_at,
+        zone=work.parts.rules.timezone,
+    )
+    purchase = replace(purchase, recipient_key=_recipient_key(work))
+    before = await _member(work)
+    if before is not None and purchase.channel != MERCHANT and work.delivery.captured_known_at is not None:
+        purchase = replace(purchase, channel=before.purchase.channel)  # what we have begun stays ours
+    work.delivery = replace(work.delivery, kind=Kind.PURCHASE, decided_by=resolution.decided_by)
+    _tell_change(work, before, purchase)
+    await work.parts.store.record_purchase(work.claim, purchase)
+    if purchase.invoice_id is not None and (before is None or before.purchase.invoice_id is None):
+        others = await work.parts.store.members(Members(group=purchase.group))
+        await wake(work, [other for other in others if other.purchase.invoice_id is None])
+    return purchase
+
+
+async def _member(work: Work) -> Member | None:
+    found = await work.parts.store.members(Members(transaction_id=work.delivery.id))
+    return found[0] if found else None
+
+
+def _tell_change(work: Work, before: Member | None, purchase: Purchase) -> None:
+    period = period_bought_in(purchase).label
+    terms = f"{purchase.interval} ({purchase.interval_from}), {purchase.days_until_due} days ({purchase.days_from})"
+    if before is None:
+        enter(work, Step.FETCH, Result.ACCEPTED, detail=f"a purchase of {period}: {terms}")
+    elif before.purchase.group != purchase.group or (before.purchase.days_until_due != purchase.days_until_due):
+        enter(work, Step.FETCH, Result.ACCEPTED, detail=f"its group or terms have changed; now of {period}: {terms}")
+
+
+def _recipient_key(work: Work) -> str | None:
+    """Return the key of the address on it; None where no channel has one, which may still come."""
+    try:
+        return reach(work)[1].key
+    except PermanentFailure:
+        return None
+
+
+def _unbilled(work: Work, purchase: Purchase) -> Ending:
+    rules, now = work.parts.rules, database_now(work)
+    first, last = expected_between(purchase, rules.timezone, rules.holiday_country)
+    label = period_bought_in(purchase).label
+    if not given_up(last, now, rules.timezone, rules.group_give_up_days):
+        seconds = next_look(first, now, rules.timezone).total_seconds()
+        # Not all at the same moment: a merchant's whole month becomes due at one midnight.
+        seconds += min(seconds, 600.0) * work.parts.jitter()
+        return Wait(
+            reason=f"waits for the invoice of {label}, expected on {first} or later", runs=False, seconds=seconds
+        )
+    reason = f"no invoice for {label} {rules.group_give_up_days} days after it should have been issued on {last}"
+    ours = purchase.channel == MERCHANT
+    outcome = Outcome.FAILED if ours else Outcome.SKIPPED
+    return Close(outcome=outcome, reason=reason, waiting=True, alarm=None if ours else "alarm.group_not_billed")
+
+
+async def _billed(work: Work, purchase: Purchase) -> Decision:
+    assert purchase.invoice_id is not None
+    if verdict := by_content(work.known):
+        return verdict
+    invoice = await _invoice(work, purchase.invoice_id)
+    if told := await settle_open_capture(work):
+        return told
+    learn_collection(work)
+    if work.delivery.delivered_at is None and invoice.delivered_at is not None:
+        work.delivery = replace(work.delivery, delivered_at=invoice.delivered_at, delivery_proof=invoice.delivery_proof)
+        enter(work, Step.DELIVER, Result.ACCEPTED, detail=f"with invoice {scrub(purchase.invoice_number or '')}")
+    if work.claim.delivery.captured_known_at is None and work.delivery.captured_known_at is not None:
+        await wake_one(work, invoice.id)  # with `before_delivery` it waits for this
+    return by_invoice(work.delivery, work.known, invoice, work.parts.rules)
+
+
+async def _invoice(work: Work, invoice_id: str) -> Delivery:
+    """Return the delivery of the invoice, entered if this purchase is the first that shows it."""
+    await work.parts.store.enter_invoice(invoice_id, work.delivery, work.parts.clock.now())
+    found = await work.parts.store.find(invoice_id)
+    return next(delivery for delivery in found if delivery.id == invoice_id)

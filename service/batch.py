@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from service.order_checks import BUSINESS, PERSON, Json
 from service.ordering import Creation, Mistaken, merchant_invoice
@@ -108,7 +109,7 @@ def _document(row: Json) -> Json:
         "items": [{name: value for name, value in item.items() if value is not None}],
         "billing_address": {name: row[name] for name in _ADDRESS if name in row},
     }
-    terms = {name: row[name] for name in ("invoice_channel", "interval") if name in row}
+    terms: dict[str, Any] = {name: row[name] for name in ("invoice_channel", "interval") if name in row}
     if "days_until_due" in row:
         terms["days_until_due"] = _number(row["days_until_due"])
     return {"product": row.get("product"), "order": order, **terms}

@@ -102,6 +102,8 @@ def in_record(work: "Callable[[Store], Awaitable[T]]", settings: "Settings | Non
 async def one(store: "Store", reference: str) -> "Delivery":
     """Return the one delivery that is meant, or end the command with what there is instead."""
     found = await store.find(reference)
+    # A grouped purchase's id is also that of the transaction which its invoice is read from: here it names itself.
+    found = tuple(delivery for delivery in found if delivery.id == reference) or found
     if len(found) == 1:
         return found[0]
     if not found:

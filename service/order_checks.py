@@ -98,17 +98,17 @@ def check_order(notes: Notes, order: Any, path: str, *, lines_needed: bool) -> J
     if order is None:
         notes.wrong(path, "is missing")
         return {}
-    order = notes.members(order, path)
-    notes.spelling(order, _ORDER, path)
-    amount = notes.whole(order.get("amount"), f"{path}.amount", least=1)
-    if not re.fullmatch(r"[A-Z]{3}", str(order.get("currency"))):
+    checked: Json = notes.members(order, path)
+    notes.spelling(checked, _ORDER, path)
+    amount = notes.whole(checked.get("amount"), f"{path}.amount", least=1)
+    if not re.fullmatch(r"[A-Z]{3}", str(checked.get("currency"))):
         notes.wrong(f"{path}.currency", "must be three capital letters, such as NOK")
     reference = f"{path}.merchant_reference"
-    order["merchant_reference"] = notes.text(order.get("merchant_reference"), reference, longest=LONGEST_REFERENCE)
-    order["items"] = _items(notes, order.get("items"), f"{path}.items", needed=lines_needed)
+    checked["merchant_reference"] = notes.text(checked.get("merchant_reference"), reference, longest=LONGEST_REFERENCE)
+    checked["items"] = _items(notes, checked.get("items"), f"{path}.items", needed=lines_needed)
     if amount is not None:
-        _add_up(notes, order, amount, path)
-    return order
+        _add_up(notes, checked, amount, path)
+    return checked
 
 
 def _items(notes: Notes, items: Any, path: str, *, needed: bool) -> list[Json]:
@@ -133,22 +133,22 @@ def _item(notes: Notes, item: Any, path: str, place: int) -> Json:
         return {"line_id": f"?{place}"}
     notes.spelling(item, _ITEM, path)
     line_id = str(item.get("line_id", place + 1))
-    item = {**item, "line_id": line_id, "id": str(item.get("id", line_id)), "quantity": item.get("quantity", 1)}
-    item["description"] = notes.text(item.get("description"), f"{path}.description")
-    quantity = item["quantity"]
+    line: Json = {**item, "line_id": line_id, "id": str(item.get("id", line_id)), "quantity": item.get("quantity", 1)}
+    line["description"] = notes.text(line.get("description"), f"{path}.description")
+    quantity = line["quantity"]
     if isinstance(quantity, bool) or not isinstance(quantity, int | float) or not 0 < quantity <= _LARGEST:
         notes.wrong(f"{path}.quantity", "must be a number above 0")
-    amount = notes.whole(item.get("amount"), f"{path}.amount")
-    vat = item.get("vat")
+    amount = notes.whole(line.get("amount"), f"{path}.amount")
+    vat = line.get("vat")
     if vat is not None and (isinstance(vat, bool) or not isinstance(vat, int | float) or not 0 <= vat <= 100):  # noqa: PLR2004  per cent
         notes.wrong(f"{path}.vat", "must be a percentage, 0 to 100")
-    elif vat is not None and amount is not None and item.get("vat_amount") is None:
-        item["vat_amount"] = contained_vat(amount, Decimal(str(vat)))
-    if item.get("vat_amount") is not None:
-        vat_amount = notes.whole(item["vat_amount"], f"{path}.vat_amount")
+    elif vat is not None and amount is not None and line.get("vat_amount") is None:
+        line["vat_amount"] = contained_vat(amount, Decimal(str(vat)))
+    if line.get("vat_amount") is not None:
+        vat_amount = notes.whole(line["vat_amount"], f"{path}.vat_amount")
         if amount is not None and vat_amount is not None and abs(vat_amount) > abs(amount):
             notes.wrong(f"{path}.vat_amount", "is more than the amount, which contains it")
-    return item
+    return line
 
 
 def contained_vat(amount: int, per_cent: Decimal) -> int:

@@ -166,9 +166,10 @@ def merchant_invoice(
     if profile is not None:
         notes.wrong("--profile", "needs --two-step: one call knows no profile")
     order["billing_address"] = address
-    told = {name: options[name] for name in ("days_until_due", "invoice_channel") if name in options}
-    extra = {name: value for name, value in payment.items() if name not in (*_OPTIONS, "payment_product_type")}
-    body = {"payment": {"payment_product_type": f"kravia.{product}", "operation": "invoice_payment", **extra, **told}}
+    told: dict[str, Any] = {name: options[name] for name in ("days_until_due", "invoice_channel") if name in options}
+    payment = {name: value for name, value in payment.items() if name not in (*_OPTIONS, "payment_product_type")}
+    payment |= {"payment_product_type": f"kravia.{product}", "operation": "invoice_payment", **told}
+    body: dict[str, Any] = {"payment": payment}
     if product == _GROUPED:  # the payment has no place for it
         schedule = {"type": "payment_product_type", "invoice_schedule": options["invoice_schedule"]}
         kept["configuration"] = {"kravia": {"type": "payment_type", product: schedule}}

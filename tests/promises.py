@@ -68,8 +68,8 @@ def _sent_as_recorded(witness: Witness, delivery: Delivery, sends: Sequence[Send
         known = len(accepted)
         assert known <= copies <= known + in_doubt, f"{copies} arrived, and the record says: {of_it}"
     told = [send for send in sends if send.round == NOTICE_ROUND]
-    known = [send for send in told if send.outcome is not Settled.REFUSED]
-    assert len(known) <= 1, f"told of a purchase again: {told}"
+    perhaps = [send for send in told if send.outcome is not Settled.REFUSED]
+    assert len(perhaps) <= 1, f"told of a purchase again: {told}"
     rounds = {send.round for send in sends} - {NOTICE_ROUND}
     assert len(rounds) <= 1 + witness.asked[delivery.transaction_id], f"sent in {rounds}, and nobody asked: {delivery}"
 

@@ -384,7 +384,7 @@ def test_what_matters_most_comes_first() -> None:
     assert ordered[0].condition is Condition.PAUSED
     notice = urgent_notice(ordered, HEADING)
     assert notice.text.index("SENDING IS PAUSED") < notice.text.index("DID NOT GO OUT")
-    assert notice.subject.endswith("and 9 more")
+    assert notice.subject.endswith("and 11 more")
 
 
 def test_a_test_account_is_named_as_one() -> None:

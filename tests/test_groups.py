@@ -27,6 +27,7 @@ from service.delivery import (
     Purchase,
     Resolution,
     Schedule,
+    Store,
     Terms,
 )
 from service.groups import UNBILLED, Calendar, Group, State, compared, forecast, groups_of, totals
@@ -373,7 +374,7 @@ def test_totals_are_conserved(found: list[Member], now: datetime) -> None:
 # --- the chore, on both databases ------------------------------------------------------------------------------------
 
 
-async def enter(store: SqlStore, one: Member) -> None:
+async def enter(store: Store, one: Member) -> None:
     await store.receive(Arrival(transaction_id=one.delivery.id, account_id=ACCOUNT, at=NOW))
     (claim,) = await store.claim(ACCOUNT, PROVIDER_LANE, 1, lease=60, suspects=False)
     await store.record_purchase(claim, one.purchase)

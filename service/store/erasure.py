@@ -104,9 +104,7 @@ PERSONAL = (
         Fate.MARKED,
         "who bought it; which purchases were billed together stays known by the group's digest",
     ),
-    _columns(
-        purchases, "merchant_reference remark", Fate.BLANKED, "as the delivery's, and what may name the customer"
-    ),
+    _columns(purchases, "merchant_reference remark", Fate.BLANKED, "as the delivery's, and what may name the customer"),
     _columns(purchases, "recipient_key", Fate.KEYED, "as the delivery's"),
     _columns(
         purchases,

@@ -20,6 +20,7 @@ from service.delivery import (
     DecidedBy,
     Delivery,
     GroupAddresses,
+    Kind,
     Outcome,
     PermanentFailure,
     Purpose,
@@ -215,23 +216,25 @@ def by_age(
     if delivery.released:
         return None
     if captured:
-        return _held("captured by us before this record knew of it, and not known whether it was delivered")
+        return _held(delivery, "captured by us before this record knew of it, and not known whether it was delivered")
     if transaction.collection.paid:
         return None
     if ours and rules.order is CaptureOrder.AFTER_DELIVERY:
-        return _held("a capture of ours, which follows a delivery, had failed before this record knew of it")
+        return _held(delivery, "a capture of ours, which follows a delivery, had failed before this record knew of it")
     if delivery.attempt:
         return None
     created = transaction.created_at or delivery.received_at
     if created < born_at - OLDER_THAN_THE_RECORD:
-        return _held("older than this record")
+        return _held(delivery, "older than this record")
     if begun and (delivery.source == RECONCILE or created < born_at):
-        return _held("its collection had begun before this record knew of it", waiting=True)
+        return _held(delivery, "its collection had begun before this record knew of it", waiting=True)
     return None
 
 
-def _held(why: str, *, waiting: bool = False) -> Close:
-    reason = f"{HELD} {why}; find out whether the customer has it, then release it by `reconcile --since DATE --yes`"
+def _held(delivery: Delivery, why: str, *, waiting: bool = False) -> Close:
+    # What Dintero lists are transactions: the invoice of several is not among them.
+    by = "deliveries resolve --not-delivered" if delivery.kind is Kind.GROUPED else "reconcile --since DATE --yes"
+    reason = f"{HELD} {why}; find out whether the customer has it, then release it by `{by}`"
     return Close(outcome=Outcome.FAILED, reason=reason, waiting=waiting, held=True)
 
 

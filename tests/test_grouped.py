@@ -1,10 +1,11 @@
 """Grouped purchases through the whole pipeline: recorded, watched, billed, delivered once and captured each."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from service.capture import capture_reference
 from service.decide import Rules
 from service.delivery import (
     CaptureOrder,
@@ -16,6 +17,7 @@ from service.delivery import (
     Members,
     Outcome,
     Party,
+    Request,
     Standing,
     Transaction,
     TransientFailure,
@@ -272,3 +274,35 @@ async def test_a_send_in_doubt_is_repeated_as_any_other(shop: Bench) -> None:
     (first, second) = await shop.store.sends(INVOICE)
     assert first.message_id == second.message_id
     assert (await found(shop, f"invoice.{NUMBER}")).outcome is Outcome.COMPLETED
+
+
+async def test_an_invoice_older_than_the_record_is_held_and_released_by_a_person(bench: Bench) -> None:
+    await at(bench, middle_of_next_month(bench))
+    await buy(bench, "p1")
+    await at(bench, billed_at(bench))
+    bench.born_at = bench.clock.now() + timedelta(days=3)
+    bill(bench, "p1")
+    for _ in range(3):
+        await bench.work_all(after=13 * HOUR)
+    invoice = await found(bench, f"invoice.{NUMBER}")
+    assert invoice.is_held
+    assert "`deliveries resolve --not-delivered`" in (invoice.reason or "")
+    assert not bench.channel.sent
+    await bench.store.resolve(invoice.id, Request(by="ola", at=bench.clock.now()), delivered=False)
+    for _ in range(4):
+        await bench.work_all(after=HOUR)
+    assert len(bench.channel.sent) == 1
+    assert (await found(bench, "p1")).outcome is Outcome.COMPLETED
+
+
+async def test_what_was_captured_before_the_record_was_lost_is_not_sent_again(bench: Bench) -> None:
+    await at(bench, middle_of_next_month(bench))
+    await buy(bench, "p1")
+    await at(bench, billed_at(bench))
+    bill(bench, "p1")
+    bench.payments.begin(f"{ACCOUNT}.p1", capture_reference(f"{ACCOUNT}.p1"))
+    for _ in range(4):
+        await bench.work_all(after=13 * HOUR)
+    assert not bench.channel.sent
+    invoice = await found(bench, f"invoice.{NUMBER}")
+    assert (invoice.outcome, (await found(bench, "p1")).outcome) == (Outcome.COMPLETED, Outcome.COMPLETED)

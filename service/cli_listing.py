@@ -45,7 +45,7 @@ async def _table(store: Store, chosen: Filter, limit: int, after: Delivery | Non
     click.echo(listing(shown, width=width()))
     if len(found) > limit:
         words = [*_options(chosen), *(["--limit", str(limit)] if limit != _SHOWN else [])]
-        words += ["--after", shown[-1].transaction_id]
+        words += ["--after", shown[-1].id]
         click.echo(f"There are more: {_COMMAND} {shlex.join(words)}", err=True)
 
 

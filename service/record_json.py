@@ -33,6 +33,7 @@ def delivery_json(delivery: Delivery, history: Sequence[Entry] | None = None) ->
         "closed_at": time_text(delivery.closed_at),
         "erased_at": time_text(delivery.erased_at),
         "source": delivery.source,
+        "delivery_id": delivery.id,  # the transaction's, or a grouped invoice's own
     }
     if history is not None:
         said["history"] = [_entry_json(entry) for entry in history]

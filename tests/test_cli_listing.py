@@ -46,6 +46,7 @@ def test_json_has_the_contracts_fields(record_url: str) -> None:
         "closed_at": "2026-11-22T10:00:00Z",
         "source": "callback",
         "erased_at": None,
+        "delivery_id": "T12345678.abc",
     }
     assert datetime.strptime(delivered, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert shown("T12345678.abc").keys() == {*one, "delivered_at", "history"}

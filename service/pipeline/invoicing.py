@@ -18,6 +18,7 @@ async def next_of_invoice(work: Work) -> Decision:
     members = counted(work)
     if not members:
         return Close(outcome=Outcome.CANCELLED, reason="every purchase of it was voided", voided=True)
+    work.delivery = replace(work.delivery, decided_by=members[-1].purchase.decided_by)
     if work.known.standing is not Standing.AUTHORIZED:
         # One purchase tells nothing of the others: it leaves the invoice as soon as its own delivery has seen it.
         await wake_one(work, members[-1].delivery.id)

@@ -28,6 +28,11 @@ KARI = Request(by="kari", at=datetime(2026, 11, 23, tzinfo=UTC), reason="looked"
 BEFORE = replace(RULES, order=CaptureOrder.BEFORE_DELIVERY)
 
 
+def today(bench: Bench) -> date:
+    """Return the day it is where the merchant is."""
+    return bench.clock.now().astimezone(RULES.timezone).date()
+
+
 def is_held(delivery: Delivery) -> bool:
     return delivery.outcome is Outcome.FAILED and (delivery.reason or "").startswith("held: ")
 
@@ -218,7 +223,7 @@ def test_an_invoice_needs_some_days_before_it_is_due(days: int, said: str | None
 async def test_an_invoice_about_to_be_due_stops_before_any_effect(bench: Bench, rules: object) -> None:
     assert rules in (RULES, BEFORE)
     bench.rules = RULES if rules is RULES else BEFORE
-    bench.payments.change(ID, due_date=bench.clock.now().date() + DAY)
+    bench.payments.change(ID, due_date=today(bench) + DAY)
     await bench.arrive()
     delivery = await bench.work()
     assert delivery.outcome is Outcome.FAILED
@@ -235,7 +240,7 @@ async def test_too_late_for_a_repeat_it_says_that_the_customer_may_have_it(bench
     bench.channel.plan = [UnconfirmedFailure("lost")]
     await bench.arrive()
     await bench.work()
-    bench.payments.change(ID, due_date=bench.clock.now().date())
+    bench.payments.change(ID, due_date=today(bench))
     with capture_logs() as logs:
         delivery = await bench.work(after=901)
     assert delivery.outcome is Outcome.FAILED
@@ -246,7 +251,7 @@ async def test_too_late_for_a_repeat_it_says_that_the_customer_may_have_it(bench
 
 async def test_a_delivered_one_is_captured_however_late(bench: Bench) -> None:
     bench.payments.plan["capture"] = [TransientFailure("503")]
-    bench.payments.change(ID, due_date=bench.clock.now().date() + 4 * DAY)
+    bench.payments.change(ID, due_date=today(bench) + 4 * DAY)
     await bench.arrive()
     await bench.work()
     assert (await bench.work(after=10 * 86400)).outcome is Outcome.COMPLETED

@@ -314,6 +314,7 @@ async def test_a_save_takes_no_fact_back_and_leaves_what_is_not_its_own(store: S
     claim = await claimed(store)
     facts = replace(
         claim.delivery,
+        kind=Kind.PURCHASE,
         delivered_at=AT,
         delivery_proof=Proof.RELAY,
         captured_at=AT,
@@ -338,6 +339,14 @@ async def test_a_save_takes_no_fact_back_and_leaves_what_is_not_its_own(store: S
     await store.save(claim, later, Schedule(due_in=60))
     saved = await only(store)
     assert saved == replace(facts, claims=0, due_at=saved.due_at)
+
+
+async def test_what_kind_it_is_shows_in_the_first_read_and_stays(store: SqlStore) -> None:
+    claim = await claimed(store)
+    await store.save(claim, replace(claim.delivery, kind=Kind.PURCHASE), Schedule(due_in=0))
+    (claim,) = await claim_all(store)
+    await store.save(claim, replace(claim.delivery, kind=Kind.INVOICE), Schedule(due_in=60))
+    assert (await only(store)).kind is Kind.PURCHASE
 
 
 async def test_a_callback_during_the_step_makes_the_save_due_at_once(store: SqlStore, clock: MovedClock) -> None:

@@ -41,6 +41,7 @@ from service.delivery import (
     Delivery,
     DeliveryFailure,
     Explained,
+    Members,
     Payments,
     PermanentFailure,
     Store,
@@ -55,6 +56,8 @@ from service.dintero.effects import CAPTURE_TIMEOUT
 from service.dintero.webhook import WEBHOOK_EVENTS, WEBHOOK_PATH, WebhookAuthenticator
 from service.dintero.wire import Timeouts
 from service.explaining import Destination, destination
+from service.groups import Calendar
+from service.groups_json import groups_json
 from service.metrics import Metrics
 from service.pdf import open_inspector
 from service.pipeline import Parts, Pipeline, Room
@@ -694,8 +697,10 @@ def _check_sharing(settings: Settings) -> list[CheckResult]:
 class DemoService:
     """The service as the demo runs it, in its process and on its port."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, settings: Settings, clock: Clock) -> None:
         self._app = app
+        self._settings = settings
+        self._clock = clock
         self.asgi = app.public
 
     async def record(self, transaction_id: str) -> str | None:
@@ -705,6 +710,12 @@ class DemoService:
             return None
         history = await self._app.store.history(found[0].id)
         return json.dumps(delivery_json(found[0], history), ensure_ascii=False)
+
+    async def groups(self) -> str:
+        """Return what is expected of each group, and what of it was billed otherwise, as JSON text."""
+        zone, holidays = self._settings.timezone, self._settings.holiday_country
+        calendar = Calendar(now=self._clock.now(), zone=zone, holiday_country=holidays)
+        return json.dumps(groups_json(await self._app.store.members(Members()), calendar), ensure_ascii=False)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -718,5 +729,6 @@ class DemoService:
 @asynccontextmanager
 async def demo_service(env: Mapping[str, str], clock: Clock) -> AsyncIterator[DemoService]:
     """Open the service with these settings and nothing of the caller's environment, on the demo's clock."""
-    async with open_app(load_settings(env, need=Need.SERVE), clock=clock) as app:
-        yield DemoService(app)
+    settings = load_settings(env, need=Need.SERVE)
+    async with open_app(settings, clock=clock) as app:
+        yield DemoService(app, settings, clock)

@@ -38,7 +38,7 @@ class Row:
     creation: Creation
 
 
-def read_batch(text: str, *, public_url: str, two_step: bool = False) -> tuple[Row, ...]:
+def read_batch(text: str, *, public_url: tuple[str, ...], two_step: bool = False) -> tuple[Row, ...]:
     """Return all rows in the file's order; raises `Mistaken` with every mistake of every line."""
     head, lines = _table(text)
     mistakes: list[str] = []

@@ -44,7 +44,7 @@ class Batch:
         """
         for row in self.rows:
             entry = self.results.of(row.creation.reference)
-            if entry is None or self._is_sent(entry):
+            if entry is None or is_sent(entry, retry_failed=self.retry_failed):
                 entry = await self._send(row, entry)
             elif entry.state in (State.SENDING, State.UNCONFIRMED):
                 entry = await self._resolve(row, entry)
@@ -53,15 +53,11 @@ class Batch:
                 return entry.reason
         return None
 
-    def _is_sent(self, entry: Entry) -> bool:
-        return entry.state is State.NOT_SENT or (entry.state is State.FAILED and self.retry_failed)
-
     async def _send(self, row: Row, before: Entry | None) -> Entry:
         failures = before.failures if before else ()
         if before and before.state is State.FAILED and before.transaction_id:
             failures = tuple(dict.fromkeys((*failures, before.transaction_id)))
-        again = bool(failures) or (before is not None and before.again)
-        again = again or (before is not None and before.state is State.FAILED)
+        again = before is not None and is_again(before)
         begun = self._entry(row, State.SENDING, failures=failures, again=again)
         self.results.write(begun)
         try:
@@ -75,8 +71,8 @@ class Batch:
         """Look up what may have been sent. Only a process that died before it sent leaves something to be sent."""
         if entry.state is State.SENDING:
             age = (self.clock.now() - entry.at).total_seconds()
-            if 0 <= age < self.settled:
-                await self.clock.sleep(self.settled - age)  # it may still be on its way
+            if age < self.settled:  # it may still be on its way; a clock that went back says nothing of how long
+                await self.clock.sleep(self.settled - max(age, 0))
         try:
             found = await self.invoices.look(row.creation, but=entry.failures)
         except DeliveryFailure as exc:
@@ -105,6 +101,16 @@ class Batch:
 
 _STOPS = "stopped"
 """The status of a line that was not sent because nothing can be just now."""
+
+
+def is_sent(entry: Entry, *, retry_failed: bool) -> bool:
+    """Tell whether a run sends a line that is certainly not created."""
+    return entry.state is State.NOT_SENT or (entry.state is State.FAILED and retry_failed)
+
+
+def is_again(entry: Entry) -> bool:
+    """Tell whether a line, if it is sent, is sent after a failure."""
+    return bool(entry.failures) or entry.again or entry.state is State.FAILED
 
 
 def _after(entry: Entry, created: Created) -> Entry:

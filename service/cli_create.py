@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_LARGEST = 64 * 1024 * 1024  # bytes of a file that is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +58,10 @@ def create_session(file: Path, profile: str | None, dry_run: bool, as_json: bool
     """
     with _trouble():
         settings = _settings()
+        from service.cli_file import document_in  # noqa: PLC0415
         from service.ordering import checkout_session  # noqa: PLC0415
 
-        creation = checkout_session(_document(file), public_url=settings.public_url[0], profile=profile)
+        creation = checkout_session(document_in(file), public_url=settings.public_url, profile=profile)
         _warn([creation])
         if dry_run:
             _show_calls([creation], as_json=as_json)
@@ -119,14 +119,15 @@ async def _open(settings: "Settings", creation: "Creation") -> "Opened":
 
 
 def _single(settings: "Settings", asked: _Asked) -> int:
+    from service.cli_file import document_in  # noqa: PLC0415
     from service.ordering import Result, merchant_invoice  # noqa: PLC0415
 
     creation = merchant_invoice(
-        _document(asked.file), public_url=settings.public_url[0], two_step=asked.two_step, profile=asked.profile
+        document_in(asked.file), public_url=settings.public_url, two_step=asked.two_step, profile=asked.profile
     )
     _warn([creation])
     if asked.dry_run:
-        _show_calls([creation], as_json=asked.as_json, again=asked.retry_failed)
+        _show_calls([creation], as_json=asked.as_json, again=[creation.reference] if asked.retry_failed else ())
         return 0
     created = asyncio.run(_create(settings, creation, again=asked.retry_failed))
     if asked.as_json:
@@ -144,9 +145,9 @@ async def _create(settings: "Settings", creation: "Creation", *, again: bool) ->
     async with open_creating(settings) as creating:
         failures: list[str] = []
         while again and (found := await creating.look(creation, but=failures)) is not None:
-            if found.result is not Result.FAILED or found.transaction_id is None:
+            if found.result is not Result.FAILED or found.transaction_id in (None, *failures):
                 return found
-            failures.append(found.transaction_id)
+            failures.append(str(found.transaction_id))
         return await creating.invoice(creation, again=again, but=failures)
 
 
@@ -178,17 +179,24 @@ def _json(created: "Created") -> dict[str, Any]:
 
 def _batch(settings: "Settings", asked: _Asked, result: Path, *, sure: bool) -> int:
     from service.batch import read_batch  # noqa: PLC0415
-    from service.batching import unchanged  # noqa: PLC0415
+    from service.batching import is_again, is_sent, unchanged  # noqa: PLC0415
     from service.results import known  # noqa: PLC0415
 
-    rows = read_batch(_text(asked.file), public_url=settings.public_url[0], two_step=asked.two_step)
+    rows = read_batch(text_in(asked.file), public_url=settings.public_url, two_step=asked.two_step)
     _warn([row.creation for row in rows])
     before = known(result)
     unchanged(rows, before.get)
     if asked.dry_run:
-        _show_calls([row.creation for row in rows], as_json=asked.as_json)
+        failed = [name for name, entry in before.items() if is_again(entry)]
+        _show_calls([row.creation for row in rows], as_json=asked.as_json, again=failed)
         return 0
-    _agree(settings, rows, before, sure=sure)
+    # What a process was about to send when it died is perhaps sent again, too.
+    over = [
+        name
+        for name, entry in before.items()
+        if not is_sent(entry, retry_failed=asked.retry_failed) and entry.state != "sending"
+    ]
+    _agree(settings, rows, over, sure=sure)
     try:
         stopped, entries = asyncio.run(_run(settings, asked, rows, result))
     except KeyboardInterrupt:
@@ -228,18 +236,18 @@ def _tidy(batch: "Batch", rows: "Sequence[Row]") -> None:
     batch.results.tidy([row.creation.reference for row in rows])
 
 
-def _agree(settings: "Settings", rows: "Sequence[Row]", before: "dict[str, Entry]", *, sure: bool) -> None:
-    """Ask whether to begin, with what it comes to."""
+def _agree(settings: "Settings", rows: "Sequence[Row]", over: Collection[str], *, sure: bool) -> None:
+    """Ask whether to begin, with what it comes to; nothing is created for the references of `over`."""
     from service.terminal import money  # noqa: PLC0415
 
     if sure:
         return
-    left = [row.creation for row in rows if row.creation.reference not in before]
+    left = [row.creation for row in rows if row.creation.reference not in over]
     sums: Counter[str] = Counter()
     for creation in left:
         sums[creation.currency] += creation.amount
-    total = " and ".join(money(amount, currency) for currency, amount in sorted(sums.items())) or "nothing new"
-    words = f"{len(left)} new of {len(rows)} invoices, {total}, for account {settings.account_id}"
+    total = " and ".join(money(amount, currency) for currency, amount in sorted(sums.items())) or "nothing"
+    words = f"{len(left)} to create of {len(rows)} invoices, {total}, for account {settings.account_id}"
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         raise click.UsageError(f"{words}: --yes creates them; there is no terminal to ask on.")
     click.confirm(f"{words}. Create them?", abort=True, err=True)
@@ -303,55 +311,25 @@ def _settings() -> "Settings":
     return load(Need.SERVE)
 
 
-def _document(file: Path) -> object:
-    """Return what is in a JSON or TOML file."""
-    import json  # noqa: PLC0415
-    import tomllib  # noqa: PLC0415
-
-    from service.ordering import Mistaken  # noqa: PLC0415
-
-    text = _text(file)
-    try:
-        if file.suffix.lower() == ".toml":
-            return tomllib.loads(text)
-        document: object = json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        form = "TOML" if file.suffix.lower() == ".toml" else "JSON"
-        raise Mistaken((f"{file}: is no {form}: {exc}",)) from exc
-    return document
-
-
-def _text(file: Path) -> str:
-    from service.ordering import Mistaken  # noqa: PLC0415
-
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise Mistaken((f"{file}: is larger than {_LARGEST} bytes",))
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as exc:
-        raise Mistaken((f"{file}: cannot be read ({exc.strerror})",)) from exc
-    except ValueError as exc:
-        raise Mistaken((f"{file}: is not UTF-8; save it as that",)) from exc
-
-
 def _warn(creations: "Sequence[Creation]") -> None:
     for warning in dict.fromkeys(warning for creation in creations for warning in creation.warnings):
         click.echo(f"Warning: {warning}", err=True)
 
 
-def _show_calls(creations: "Sequence[Creation]", *, as_json: bool, again: bool = False) -> None:
-    """Print the requests as they would be sent; no secret is in them."""
+def _show_calls(creations: "Sequence[Creation]", *, as_json: bool, again: Collection[str] = ()) -> None:
+    """Print the requests as they would be sent, `again` for those references; no secret is in them."""
     import json  # noqa: PLC0415
 
     calls = [
         {
             "method": "POST",
             "path": f"/{path}",
-            "headers": {"Dintero-Feature-Toggles": toggles} if (toggles := one.toggles(again=again)) else {},
+            "headers": {"Dintero-Feature-Toggles": toggles} if toggles else {},
             "body": json.loads(body),
         }
         for one in creations
         for path, body in zip(one.paths, filter(None, (one.body, one.pay)), strict=True)
+        for toggles in (one.toggles(again=one.reference in again, opening=path != one.paths[-1]),)
     ]
     if as_json:
         print_json(calls)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     Told = tuple[Transaction, Explained, Destination]
 
-_LARGEST = 5 * 1024 * 1024
 _QUESTIONS = (
     ("channel", "Who delivers (invoice_channel)"),
     ("interval", "How often it is billed (invoice_schedule.interval)"),
@@ -33,7 +32,8 @@ def explain(subject: str, as_json: bool) -> None:  # noqa: FBT001  # click's sha
     """Show who delivers an invoice, level by level, and which level decided it.
 
     ID: one that is at Dintero; it is read there, and nothing is changed. FILE: a transaction, a session, or a request
-    for either, in JSON; Dintero is not asked, so this may be done before anything is sent.
+    for either, as `sessions create` and `invoices create` take it, JSON or TOML; Dintero is not asked, so this may be
+    done before anything is sent.
     """
     with plain_trouble():
         path = Path(subject)
@@ -75,21 +75,15 @@ async def _recorded(store: "Store", settings: "Settings", reference: str) -> "De
 
 def _of_file(path: Path) -> "tuple[Told, ...]":
     import asyncio  # noqa: PLC0415
-    import json  # noqa: PLC0415
 
+    from service.cli_file import document_in  # noqa: PLC0415
+    from service.ordering import Mistaken  # noqa: PLC0415
     from service.settings import Need  # noqa: PLC0415
 
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise ValueError("is larger than 5 MiB")  # noqa: TRY301  # said as the others are
-        document = json.loads(content)
-    except OSError as exc:
-        click.echo(f"{path} cannot be read: {exc.strerror}", err=True)
-        sys.exit(1)
-    except (ValueError, RecursionError) as exc:
-        click.echo(f"{path} is no JSON document: {exc}", err=True)
+        document = document_in(path)
+    except Mistaken as exc:
+        click.echo(str(exc), err=True)
         sys.exit(1)
     settings = load(Need.DECIDING)
     from service import app  # noqa: PLC0415

@@ -501,6 +501,7 @@ class Delivery:
     def may_be_voided(self) -> bool:
         """Whether it is closed, and an event at the provider is worth a look: the customer has it, or may."""
         may_have_it = self.attempt > 0 or self.delivered_at is not None
+        may_have_it |= self.kind is Kind.PURCHASE  # with its group's invoice
         return self.outcome is Outcome.COMPLETED or (self.outcome is Outcome.FAILED and may_have_it)
 
     @property

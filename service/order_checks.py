@@ -16,7 +16,7 @@ from service.organizations import organization_number
 Json: TypeAlias = dict[str, Any]
 
 LONGEST_REFERENCE = 35
-"""Characters of a merchant reference that Kravia takes (dintero-api.md, 8)."""
+"""Characters of a reference that Kravia takes (dintero-api.md, 8)."""
 
 _LARGEST = 2**53 - 1
 _LONGEST_TEXT = 500
@@ -105,6 +105,9 @@ def check_order(notes: Notes, order: Any, path: str, *, lines_needed: bool) -> J
         notes.wrong(f"{path}.currency", "must be three capital letters, such as NOK")
     reference = f"{path}.merchant_reference"
     checked["merchant_reference"] = notes.text(checked.get("merchant_reference"), reference, longest=LONGEST_REFERENCE)
+    if checked.get("merchant_reference_2") is not None:
+        second = notes.text(checked["merchant_reference_2"], f"{path}.merchant_reference_2", longest=LONGEST_REFERENCE)
+        checked["merchant_reference_2"] = second
     checked["items"] = _items(notes, checked.get("items"), f"{path}.items", needed=lines_needed)
     if amount is not None:
         _add_up(notes, checked, amount, path)
@@ -189,9 +192,10 @@ def check_address(notes: Notes, address: Any, path: str, *, business: bool) -> J
         for name in BUSINESS:
             if address.get(name):
                 notes.wrong(f"{path}.{name}", "is for businesses, and this invoice is a consumer's")
-    if address.get("customer_reference") is not None:
-        reference = str(address["customer_reference"]).strip()
-        address["customer_reference"] = notes.text(reference, f"{path}.customer_reference") if reference else None
+    if (reference := address.get("customer_reference")) is not None:
+        empty = isinstance(reference, str) and not reference.strip()
+        text = None if empty else notes.text(reference, f"{path}.customer_reference", longest=LONGEST_REFERENCE)
+        address["customer_reference"] = text
     _forms(notes, address, path)
     return {name: value for name, value in address.items() if value is not None}
 

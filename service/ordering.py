@@ -64,10 +64,14 @@ class Creation:
         opened = "sessions-profile" if self.profile else "sessions"
         return (opened, "sessions/{id}/pay") if self.way is Way.TWO_STEP else (opened,)
 
-    def toggles(self, *, again: bool = False) -> str | None:
-        """Return what Dintero is asked to be strict about; `again`: after a failure under the same reference."""
+    def toggles(self, *, again: bool = False, opening: bool = False) -> str | None:
+        """Return what Dintero is asked to be strict about; `again`: after a failure under the same reference.
+
+        `opening`: in the first call of two. A session that nobody paid must not take the reference from the next.
+        """
         if self.way is Way.SESSION:
             return None if '"items":[]' in self.body else "strict-session-amounts"
+        again = again or (opening and self.way is Way.TWO_STEP)
         return "strict-success-merchant-reference" if again else "strict-merchant-reference"
 
 
@@ -118,8 +122,11 @@ class Mistaken(Exception):
         self.mistakes = mistakes
 
 
-def checkout_session(document: object, *, public_url: str, profile: str | None = None) -> Creation:
-    """Return a checkout session, in Dintero's own form or ours; raises `Mistaken` with all mistakes."""
+def checkout_session(document: object, *, public_url: tuple[str, ...], profile: str | None = None) -> Creation:
+    """Return a checkout session, in Dintero's own form or ours; raises `Mistaken` with all mistakes.
+
+    `public_url`: where we are called; the first is filled in, and any of them is ours.
+    """
     notes = Notes()
     given = _top(notes, document)
     notes.spelling(given, (*_SESSION, *_OURS), "")
@@ -140,11 +147,11 @@ def checkout_session(document: object, *, public_url: str, profile: str | None =
 
 
 def merchant_invoice(
-    document: object, *, public_url: str, two_step: bool = False, profile: str | None = None
+    document: object, *, public_url: tuple[str, ...], two_step: bool = False, profile: str | None = None
 ) -> Creation:
     """Return an invoice that the merchant initiates, in Dintero's own form or ours; raises `Mistaken`.
 
-    `profile` is for two steps: the session is then made of that profile.
+    `profile` is for two steps: the session is then made of that profile. `public_url` as in `checkout_session`.
     """
     notes = Notes()
     given = _top(notes, document)
@@ -162,18 +169,41 @@ def merchant_invoice(
     kept = {name: value for name, value in session.items() if name not in (*_OURS, "configuration")}
     kept |= {"url": url, "order": order}
     if two_step:
-        return _two_steps(notes, product, options, kept, address, profile=profile, public_url=public_url)
+        kept["configuration"] = _configured(session, product, options | {"require_identity_verification": False})
+        kept["url"] = {"return_url": public_url[0], **url}  # nobody comes back, but a session has one
+        return _two_steps(notes, product, options, kept, address, profile=profile)
     if profile is not None:
         notes.wrong("--profile", "needs --two-step: one call knows no profile")
     order["billing_address"] = address
     told: dict[str, Any] = {name: options[name] for name in ("days_until_due", "invoice_channel") if name in options}
     payment = {name: value for name, value in payment.items() if name not in (*_OPTIONS, "payment_product_type")}
     payment |= {"payment_product_type": f"kravia.{product}", "operation": "invoice_payment", **told}
-    body: dict[str, Any] = {"payment": payment}
-    if product == _GROUPED:  # the payment has no place for it
-        schedule = {"type": "payment_product_type", "invoice_schedule": options["invoice_schedule"]}
-        kept["configuration"] = {"kravia": {"type": "payment_type", product: schedule}}
-    return _made(notes, Way.ONE_STEP, body | {"session": kept}, order, product=product)
+    placeless = (name for name in options if name not in _OPTIONS or (product, name) == (_GROUPED, "invoice_schedule"))
+    if configuration := _configured(session, product, {name: options[name] for name in placeless}):
+        kept["configuration"] = configuration  # what the payment has no place for
+    return _made(notes, Way.ONE_STEP, {"payment": payment, "session": kept}, order, product=product)
+
+
+def in_dinteros_form(document: object) -> object:
+    """Return a document of ours with its product's options where Dintero's session has them, any other as it is.
+
+    For telling beforehand what it asks for, whatever else is wrong with it: `Mistaken` is raised of its product alone.
+    """
+    notes = Notes()
+    given = notes.members(document, "")
+    if not any(name in given for name in _OURS):
+        return document
+    whole = "payment" in given or "session" in given
+    session = notes.members(given.get("session") if whole else given, "session")
+    product, options = _terms(notes, given, notes.members(given.get("payment"), "payment"), session, "")
+    if wrong := tuple(one for one in notes.mistakes if one.startswith(("product:", "payment.payment_product_type:"))):
+        raise Mistaken(wrong)
+    configuration = notes.members(session.get("configuration"), "configuration")
+    kravia = notes.members(configuration.get("kravia"), "configuration.kravia")
+    configuration["kravia"] = {"type": "payment_type", **kravia, product: options}
+    session = {name: value for name, value in session.items() if name not in _OURS}
+    session["configuration"] = configuration
+    return {"payment": given.get("payment"), "session": session} if whole else session
 
 
 def _is_business(configuration: Json, address: Any) -> bool:
@@ -184,13 +214,23 @@ def _is_business(configuration: Json, address: Any) -> bool:
     return offered != {_CONSUMER} and isinstance(address, dict) and any(address.get(name) for name in BUSINESS)
 
 
+def _configured(session: Json, product: str, options: Json) -> Json:
+    """Return a session's configuration with these options of the product; what else it says stays as it is."""
+    parts = Notes()  # what is wrong with them was noted with the terms
+    configuration = parts.members(session.get("configuration"), "")
+    given = parts.members(configuration.pop("kravia", None), "")
+    kravia = {name: value for name, value in given.items() if name != product}
+    if options:
+        kravia |= {product: {"type": "payment_product_type", **options}}
+    if kravia.keys() - {"type"}:
+        configuration["kravia"] = {"type": "payment_type", **kravia}
+    return configuration
+
+
 def _two_steps(
-    notes: Notes, product: str, options: Json, session: Json, address: Json, *, profile: str | None, public_url: str
+    notes: Notes, product: str, options: Json, session: Json, address: Json, *, profile: str | None
 ) -> Creation:
     """Return the session, which asks nobody to identify themselves, and its pay call, which has the address."""
-    settled = {"type": "payment_product_type", **options, "require_identity_verification": False}
-    session["configuration"] = {"kravia": {"type": "payment_type", product: settled}}
-    session["url"] = {"return_url": public_url, **session["url"]}  # nobody comes back, but a session has one
     if profile is not None:
         session["profile_id"] = profile
     pay = {"payment_product_type": f"kravia.{product}", "billing_address": address}
@@ -325,20 +365,20 @@ def _truth(notes: Notes, value: Any, path: str) -> bool:
 # --- where Dintero calls ---------------------------------------------------------------------------------------------
 
 
-def _callback(notes: Notes, given: Any, path: str, public_url: str) -> str:
+def _callback(notes: Notes, given: Any, path: str, public_url: tuple[str, ...]) -> str:
     """Return the callback URL: our own with all its options, or another as it is, which is told."""
-    ours = f"{public_url.rstrip('/')}/callback"
+    ours = [f"{url.rstrip('/')}/callback" for url in public_url]
     if given is None:
-        return f"{ours}?{urlencode(CALLBACK_OPTIONS)}"
+        return f"{ours[0]}?{urlencode(CALLBACK_OPTIONS)}"
     if not _https(notes, given, path):
         return ""
     bare, _, query = str(given).partition("?")
-    if bare != ours:
-        notes.warnings.append(f"{path} is not {ours}: this service will not be called")
+    if bare not in ours:
+        notes.warnings.append(f"{path} is not {' or '.join(ours)}: this service will not be called")
         return str(given)
     parameters = parse_qsl(query, keep_blank_values=True)
     added = [option for option in CALLBACK_OPTIONS if option not in parameters]
-    return f"{ours}?{'&'.join(filter(None, (query, urlencode(added))))}"
+    return f"{bare}?{'&'.join(filter(None, (query, urlencode(added))))}"
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -11,6 +11,8 @@ from urllib.parse import parse_qs
 from tests.servers import Loopback, Reply, Seen, json_reply, serve
 
 ACCOUNT = "T12345678"
+STRICT = "strict-merchant-reference"
+STRICT_SUCCESS = "strict-success-merchant-reference"
 
 
 @dataclass(slots=True)
@@ -19,12 +21,15 @@ class Peer:
 
     `lost`: it takes effect, and the answer is not given; `ignored`: nor does it take effect; `hangs`: it takes effect,
     and the answer never ends; `status`: an error; `declined`: the answer is 200, and the transaction FAILED.
+    Under `session REFERENCE`, `lost` and `hangs` strike the session of two steps.
     """
 
     transactions: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
     trouble: dict[str, str | int] = field(default_factory=dict)
     blind: bool = False  # looking up finds nothing
+    lax: bool = False  # two steps are not strict about references: Dintero documents it for one step only
+    unlisted: bool = False  # looking up is answered with an error
     delay: float = 0.0
     loopback: Loopback | None = None
 
@@ -60,15 +65,32 @@ class Peer:
         if path == "/v1/transactions":
             (wanted,) = parse_qs(query)["merchant_reference"]
             found = [one for one in self.transactions if one["merchant_reference"] == wanted]
-            return json_reply([] if self.blind else found)
+            return json_reply({}, 503) if self.unlisted else json_reply([] if self.blind else found)
         if path in ("/v1/sessions", "/v1/sessions-profile"):
-            self.sessions.append(json.loads(seen.body))
-            return json_reply({"id": f"s{len(self.sessions)}", "url": "https://checkout.example/s"})
+            return await self._open(seen, json.loads(seen.body))
         body = json.loads(seen.body)
         if path == "/v1/sessions/pay":
             return await self._pay(seen, body["session"]["order"], body["payment"])
         session = self.sessions[int(path.split("/")[3].removeprefix("s")) - 1]
         return await self._pay(seen, session["order"], body)
+
+    async def _open(self, seen: Seen, session: dict[str, Any]) -> Reply:
+        """Make a session; a strict one counts every session of its reference, whatever became of it."""
+        reference = session["order"]["merchant_reference"]
+        strict = seen.headers.get("dintero-feature-toggles")
+        used = [one for one in self.sessions if one["order"]["merchant_reference"] == reference]
+        if strict == STRICT_SUCCESS:
+            used = [one for one in used if reference in self.created()]
+        if used and strict in (STRICT, STRICT_SUCCESS) and not self.lax:
+            return json_reply({"error": {"code": "INVALID_REQUEST_PARAMETER", "message": "reference is used"}}, 400)
+        self.sessions.append(session)
+        trouble = self.trouble.get(f"session {reference}")
+        if trouble is not None:
+            del self.trouble[f"session {reference}"]
+            if trouble == "hangs":
+                await asyncio.sleep(600)
+            return Reply(cut=0)
+        return json_reply({"id": f"s{len(self.sessions)}", "url": "https://checkout.example/s"})
 
     async def _pay(self, seen: Seen, order: dict[str, Any], payment: dict[str, Any]) -> Reply:
         await asyncio.sleep(self.delay)
@@ -80,8 +102,8 @@ class Peer:
             return Reply(cut=0)
         strict = seen.headers.get("dintero-feature-toggles")
         taken = [one for one in self.transactions if one["merchant_reference"] == reference]
-        counted = taken if strict == "strict-merchant-reference" else [o for o in taken if o["status"] != "FAILED"]
-        if counted:
+        counted = taken if strict == STRICT else [o for o in taken if o["status"] != "FAILED"]
+        if counted and not (self.lax and not seen.target.endswith("/sessions/pay")):
             return json_reply({"error": {"code": "INVALID_REQUEST_PARAMETER", "message": "reference is used"}}, 400)
         failed = trouble == "declined"
         error = {"code": "declined", "message": "kari@fjordbygg.example was not approved"}

@@ -14,7 +14,7 @@ from service.batch import read_batch
 from service.batching import Batch, unchanged
 from service.delivery import ChannelDefault
 from service.dintero.client import open_dintero
-from service.dintero.creating import CREATE_TIMEOUT
+from service.dintero.creating import CREATE_TIMEOUT, Creating
 from service.ordering import Mistaken
 from service.results import Entry, State, Unusable, known, open_results
 from tests.creation_peer import Peer, open_peer
@@ -26,14 +26,14 @@ from tests.processes import command, running
 
 def read(text: str) -> list[str]:
     with pytest.raises(Mistaken) as found:
-        read_batch(text, public_url=PUBLIC)
+        read_batch(text, public_url=(PUBLIC,))
     return list(found.value.mistakes)
 
 
 def test_rows_are_read_in_order_whatever_separates_them() -> None:
     text = batch("a", "b")
     for written in (text, "\ufeff" + text, text.replace(",", ";"), text.replace("\n", "\r\n"), text + "\n ,\n"[:1]):
-        rows = read_batch(written, public_url=PUBLIC)
+        rows = read_batch(written, public_url=(PUBLIC,))
         assert [(row.line, row.creation.reference, row.creation.amount) for row in rows] == [
             (2, "a", 29900),
             (3, "b", 29900),
@@ -65,7 +65,9 @@ def test_a_head_that_will_not_do() -> None:
 
 
 @asynccontextmanager
-async def working(peer: Peer, path: Path, text: str, *, retry_failed: bool = False) -> AsyncIterator[Batch]:
+async def working(
+    peer: Peer, path: Path, text: str, *, retry_failed: bool = False, two_step: bool = False
+) -> AsyncIterator[Batch]:
     assert peer.loopback is not None
     clock = MovedClock()
     url = f"{peer.loopback.url}/v1"
@@ -81,7 +83,7 @@ async def working(peer: Peer, path: Path, text: str, *, retry_failed: bool = Fal
         clock=clock,
         version="1",
     )
-    rows = read_batch(text, public_url=PUBLIC)
+    rows = read_batch(text, public_url=(PUBLIC,), two_step=two_step)
     async with opened as dintero:
         with open_results(path) as results:
             unchanged(rows, results.of)
@@ -95,10 +97,12 @@ async def working(peer: Peer, path: Path, text: str, *, retry_failed: bool = Fal
             )
 
 
-async def run(peer: Peer, path: Path, text: str, *, retry_failed: bool = False) -> dict[str, str]:
+async def run(
+    peer: Peer, path: Path, text: str, *, retry_failed: bool = False, two_step: bool = False
+) -> dict[str, str]:
     """Run a batch to its end; return the states by reference."""
     told: list[Entry] = []
-    async with working(peer, path, text, retry_failed=retry_failed) as batch:
+    async with working(peer, path, text, retry_failed=retry_failed, two_step=two_step) as batch:
         await batch.run(told.append)
         batch.results.tidy([row.creation.reference for row in batch.rows])
     found = known(path)
@@ -263,7 +267,9 @@ def _a_minute_passes(result: Path) -> None:
     result.write_text(re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+\+00:00", earlier, text))
 
 
-async def test_what_may_still_be_on_its_way_is_waited_for(peer: Peer, result: Path) -> None:
+@pytest.mark.parametrize("ahead", [0, 600])
+async def test_what_may_still_be_on_its_way_is_waited_for(peer: Peer, result: Path, ahead: int) -> None:
+    """Also when the clock went back since it was begun, and then not for ever."""
     async with working(peer, result, batch("a")) as opened:
         row = opened.rows[0]
         begun = Entry(
@@ -271,11 +277,60 @@ async def test_what_may_still_be_on_its_way_is_waited_for(peer: Peer, result: Pa
             state=State.SENDING,
             amount_minor=29900,
             currency="NOK",
-            at=opened.clock.now(),
+            at=opened.clock.now() + timedelta(seconds=ahead),
             digest=row.digest,
         )
         opened.results.write(begun)
         before = opened.clock.now()
         await opened.run(lambda _: None)
-        assert (opened.clock.now() - before).total_seconds() >= CREATE_TIMEOUT
+        assert CREATE_TIMEOUT <= (opened.clock.now() - before).total_seconds() < CREATE_TIMEOUT + 60
     assert known(result)["a"].state is State.CREATED
+
+
+@pytest.mark.parametrize("lax", [False, True])
+async def test_two_steps_look_first_and_create_once(peer: Peer, result: Path, *, lax: bool) -> None:
+    peer.lax = lax
+    assert await run(peer, result, batch("a"), two_step=True) == {"a": "created"}
+    assert [seen.headers["dintero-feature-toggles"] for seen in peer.posts()] == ["strict-merchant-reference"]
+    remove(result)
+    assert await run(peer, result, batch("a"), two_step=True) == {"a": "existed"}
+    assert (peer.created(), len(peer.sessions)) == (["a"], 1)
+
+
+async def test_two_steps_without_a_look_create_nothing(peer: Peer, result: Path) -> None:
+    peer.unlisted = True
+    assert await run(peer, result, batch("a"), two_step=True) == {"a": "not_sent"}
+    assert peer.sessions == []
+    peer.unlisted = False
+    assert await run(peer, result, batch("a"), two_step=True) == {"a": "created"}
+
+
+async def test_a_session_whose_answer_was_lost_does_not_take_the_reference(peer: Peer, result: Path) -> None:
+    peer.trouble["session a"] = "lost"
+    assert await run(peer, result, batch("a"), two_step=True) == {"a": "not_sent"}
+    assert known(result)["a"].reason.endswith(": the connection was closed before the answer")
+    assert await run(peer, result, batch("a"), two_step=True) == {"a": "created"}
+    assert (peer.created(), len(peer.sessions)) == (["a"], 2)
+
+
+@pytest.mark.parametrize("hanging", ["session a", "a"])
+async def test_both_steps_are_in_one_bound(peer: Peer, result: Path, hanging: str) -> None:
+    peer.trouble[hanging] = "hangs"
+    async with working(peer, result, batch("a"), two_step=True) as opened:
+        assert isinstance(opened.invoices, Creating)
+        opened.invoices._bound = 0.5  # real seconds: no clock of ours moves them
+        await opened.run(lambda _: None)
+    assert known(result)["a"].state is (State.NOT_SENT if hanging == "session a" else State.CREATED)
+
+
+@pytest.mark.parametrize("two_step", [False, True])
+async def test_a_voided_transaction_keeps_its_reference(peer: Peer, result: Path, *, two_step: bool) -> None:
+    peer.lax = True
+    await run(peer, result, batch("a"))
+    peer.transactions[0]["status"] = "AUTHORIZATION_VOIDED"
+    remove(result)
+    for retry_failed in (False, True):
+        again = await run(peer, result, batch("a"), two_step=two_step, retry_failed=retry_failed)
+        assert again == {"a": "failed"}
+        assert known(result)["a"].reason == "the merchant reference is a voided transaction's; use another"
+    assert len(peer.transactions) == 1

@@ -10,7 +10,7 @@ import pytest
 from service.clock import SystemClock
 from service.ordering import CALLBACK_OPTIONS, PRODUCTS
 from service.simulator.api import open_provider
-from tests.creation_peer import Peer, open_peer
+from tests.creation_peer import STRICT, STRICT_SUCCESS, Peer, open_peer
 from tests.orders import BUSINESS, CALLBACK, CONSUMER, batch, document
 from tests.processes import command
 from tests.servers import Loopback
@@ -145,7 +145,7 @@ async def test_mistakes_are_exit_2_and_nothing_is_sent(
 async def test_a_batch_asks_and_says_how_it_went(hand: Hand) -> None:
     file = hand.write("batch.csv", batch("a", "b", "c"))
     _, err = await hand.run("invoices", "create", file, status=2)
-    assert "3 new of 3 invoices, 897.00 NOK, for account T12345678: --yes creates them" in err
+    assert "3 to create of 3 invoices, 897.00 NOK, for account T12345678: --yes creates them" in err
     hand.peer.trouble["b"] = "declined"
     out, _ = await hand.run("invoices", "create", file, "--yes", status=1)
     assert "b          failed" in out
@@ -155,6 +155,23 @@ async def test_a_batch_asks_and_says_how_it_went(hand: Hand) -> None:
     assert said["counts"] == {"created": 3}
     assert [one["merchant_reference"] for one in said["invoices"]] == ["a", "b", "c"]
     assert hand.peer.created() == ["a", "c", "b"]
+
+
+async def test_what_is_agreed_to_is_all_that_may_be_created(hand: Hand) -> None:
+    file = hand.write("batch.csv", batch("a", "b", "c"))
+    hand.peer.trouble |= {"b": "declined", "c": 403}
+    await hand.run("invoices", "create", file, "--yes", status=1)
+    _, err = await hand.run("invoices", "create", file, status=2)
+    assert "1 to create of 3 invoices, 299.00 NOK" in err
+    _, err = await hand.run("invoices", "create", file, "--retry-failed", status=2)
+    assert "2 to create of 3 invoices, 598.00 NOK" in err
+    out, _ = await hand.run("invoices", "create", file, "--retry-failed", "--dry-run", "--json")
+    toggles = [one["headers"]["Dintero-Feature-Toggles"] for one in json.loads(out)]
+    assert toggles == [STRICT, STRICT_SUCCESS, STRICT]
+    kept = hand.cwd / "batch.result.csv"
+    kept.write_text(kept.read_text().replace("not_sent", "sending"))
+    _, err = await hand.run("invoices", "create", file, status=2)
+    assert "1 to create of 3 invoices" in err
 
 
 async def test_a_client_that_is_refused_stops_the_batch(hand: Hand) -> None:

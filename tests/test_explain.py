@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tomllib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import product
@@ -23,6 +24,7 @@ from service.delivery import (
 from service.dintero.asking import explain_document
 from service.dintero.transaction import parse_transaction
 from service.explaining import Way, decided, destination
+from service.ordering import Creation, checkout_session, merchant_invoice
 from tests.commands import enter, run
 from tests.scripted_provider import ACCOUNT, ID, TOKEN_PATH, Script, Scripted, scripted
 from tests.servers import json_reply, serve
@@ -226,6 +228,97 @@ async def test_a_word_that_nobody_knows_is_nobodys() -> None:
     ((_, level, way, words),) = await of(transaction)
     assert (level, way) == ("transaction", Way.NOBODY)
     assert "pigeon" in words
+
+
+OURS = """
+product = "{product}"
+{options}
+[url]
+return_url = "https://shop.example/thanks"
+[order]
+amount = 100
+currency = "NOK"
+merchant_reference = "r1"
+items = [{{description = "One", amount = 100}}]
+[order.billing_address]
+first_name = "Kari"
+last_name = "Solberg"
+business_name = "Fjordbygg AS"
+organization_number = "923609016"
+email = "kari@fjordbygg.example"
+phone_number = "+4740000001"
+address_line = "Strandgaten 12"
+postal_code = "5013"
+postal_place = "Bergen"
+country = "NO"
+"""
+CREATED = {
+    "session": lambda given: checkout_session(given, public_url="https://i.example"),
+    "one step": lambda given: merchant_invoice(given, public_url="https://i.example"),
+    "two steps": lambda given: merchant_invoice(given, public_url="https://i.example", two_step=True),
+}
+
+
+def sent(made: Creation) -> Json:
+    """Return the request, or the two as one: what the payment and its session will say."""
+    body: Json = json.loads(made.body)
+    return {"payment": json.loads(made.pay), "session": body} if made.pay else body
+
+
+@pytest.mark.parametrize("way", CREATED)
+@pytest.mark.parametrize("suffix", ["json", "toml"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("invoice_b2b", 'invoice_channel = "merchant"'),
+        ("invoice_b2b", ""),
+        ("invoice_b2b_grouped", 'invoice_channel = "merchant"\ninterval = "quarterly"\ndays_until_due = 30'),
+        ("invoice_b2b_grouped", ""),
+    ],
+)
+def test_a_document_of_ours_is_explained_as_the_request_made_of_it(
+    folder: Path, way: str, suffix: str, kind: str, options: str
+) -> None:
+    text = OURS.format(product=kind, options=options)
+    given = tomllib.loads(text)
+    (folder / f"ours.{suffix}").write_text(text if suffix == "toml" else json.dumps(given))
+    (folder / "request.json").write_text(json.dumps(sent(CREATED[way](given))))
+
+    def told(name: str) -> list[Json]:
+        result = run("explain", name, "--json")
+        assert (result.exit_code, result.stderr) == (0, "")
+        found: list[Json] = json.loads(result.stdout)
+        for question in ("channel", "interval", "days_until_due"):
+            for level in found[0].get(question, {}).get("levels", ()):
+                del level["where"]  # a payment says it elsewhere than a session does
+        return found
+
+    (found,) = told(f"ours.{suffix}")
+    assert [found] == told("request.json")
+    assert found["product_type"] == f"kravia.{kind}"
+    assert found["channel"]["decided_by"] == ("session" if "invoice_channel" in options else BUILT_IN)
+    if kind.endswith("grouped"):
+        expected = ("quarterly", "30") if options else ("monthly", "14")
+        assert (found["interval"]["value"], found["days_until_due"]["value"]) == expected
+        assert found["interval"]["decided_by"] == found["days_until_due"]["decided_by"] == "session"
+
+
+async def test_a_document_of_ours_need_not_be_whole_but_names_its_product() -> None:
+    """Where the rest of it is wrong, `create` says so."""
+    assert [found[:3] for found in await of({"product": "invoice_b2b", "invoice_channel": "merchant", "order": 1})] == [
+        (SINGLE, "session", Way.OURS)
+    ]
+    with pytest.raises(ValueError, match="product: must be one of"):
+        await of({"product": "invoice_b2x", "order": {}})
+
+
+async def test_the_payments_own_word_wins_over_the_top() -> None:
+    document = {
+        "invoice_channel": "merchant",
+        "payment": {"payment_product_type": SINGLE, "invoice_channel": "kravia"},
+        "session": {"order": {}},
+    }
+    assert [found[:3] for found in await of(document)] == [(SINGLE, "session", Way.KRAVIA)]
 
 
 @pytest.mark.parametrize("document", [{}, [], "x", None, {"error": {}}, {"transaction": {"id": "T1.a"}}])

@@ -44,6 +44,7 @@ MAY: dict[str, set[str]] = {
     "comparing": {*NOUNS, "groups"},
     "grouping": NOUNS,
     "groups": {*NOUNS, "grouping", "purchases"},
+    "groups_json": {*NOUNS, "groups"},
     "lanes": {*NOUNS, "decide"},
     "pipeline": {*NOUNS, "capture", "decide", "grouping", "metrics", "purchases"},
     "purchases": {*NOUNS, "grouping"},
@@ -81,7 +82,7 @@ MAY: dict[str, set[str]] = {
         *("alarms", "alert_url", "alerting", "concerns", "explaining"),
         *("batch", "batching", "results"),
         *("chores", "clock", "comparing", "decide", "metrics", "pdf", "pipeline", "reconcile", "reconciling", "record"),
-        *("record_json",),
+        *("groups", "groups_json", "record_json"),
         *("retention", "serving", "settings", "statement", "subscription", "worker"),
         *("channels.*", "dintero.*", "render.*", "store.*", "web.*"),
     },
@@ -95,7 +96,7 @@ MAY: dict[str, set[str]] = {
     "cli_choice": {*NOUNS, "cli_frame"},
     "cli_create": {
         *NOUNS,
-        *("app", "batch", "batching", "cli_frame", "ordering", "results", "settings", "terminal"),
+        *("app", "batch", "batching", "cli_file", "cli_frame", "ordering", "results", "settings", "terminal"),
     },
     "cli_deliveries": {
         *NOUNS,
@@ -104,7 +105,11 @@ MAY: dict[str, set[str]] = {
     },
     "cli_erase": {*NOUNS, "addresses", "cli_choice", "cli_frame"},
     "cli_evidence": {*NOUNS, "cli_choice", "cli_frame", "evidence"},
-    "cli_explain": {*NOUNS, "app", "cli_choice", "cli_frame", "explaining", "record", "settings", "terminal"},
+    "cli_explain": {
+        *NOUNS,
+        *("app", "cli_choice", "cli_file", "cli_frame", "explaining", "ordering", "record", "settings", "terminal"),
+    },
+    "cli_file": {"ordering"},
     "cli_frame": {*NOUNS, "app", "log", "record", "settings", "terminal"},
     "cli_groups": {
         *NOUNS,

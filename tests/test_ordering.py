@@ -13,12 +13,12 @@ from tests.orders import BUSINESS, CALLBACK, CONSUMER, ITEM, PUBLIC, document
 def mistakes(document: object, *, session: bool = False, **more: Any) -> list[str]:
     make = checkout_session if session else merchant_invoice
     with pytest.raises(Mistaken) as found:
-        make(document, public_url=PUBLIC, **more)
+        make(document, public_url=(PUBLIC,), **more)
     return list(found.value.mistakes)
 
 
 def invoice(document: object, **more: Any) -> Creation:
-    return merchant_invoice(document, public_url=PUBLIC, **more)
+    return merchant_invoice(document, public_url=(PUBLIC,), **more)
 
 
 DINTERO = {
@@ -106,7 +106,7 @@ SEED = json.loads(
 
 
 def test_dinteros_example_of_a_session_works_and_what_is_odd_is_told() -> None:
-    made = checkout_session(SEED, public_url=PUBLIC)
+    made = checkout_session(SEED, public_url=(PUBLIC,))
     body = json.loads(made.body)
     options = body["configuration"]["kravia"]["invoice_b2b"]
     seed = SEED["configuration"]["kravia"]["invoice_b2b"]
@@ -121,7 +121,7 @@ def test_a_session_in_our_form() -> None:
     given = document(
         "invoice_b2b_grouped", interval="quarterly", enabled=False, url={"return_url": "https://a.example"}
     )
-    made = checkout_session(given, public_url=PUBLIC, profile="p1")
+    made = checkout_session(given, public_url=(PUBLIC,), profile="p1")
     body = json.loads(made.body)
     assert body["configuration"]["kravia"]["invoice_b2b_grouped"] == {
         "type": "payment_product_type",
@@ -236,3 +236,41 @@ def test_the_examples_of_the_documents_are_read() -> None:
     file = Path(__file__).parent / "data" / "sessions_pay_b2b_request.json"
     found = mistakes(json.loads(file.read_text()))
     assert found == ["session.order.billing_address.organization_number: has a wrong check digit: is a digit mistyped?"]
+
+
+def test_two_steps_are_strict_about_what_was_paid_only_until_they_pay() -> None:
+    made = invoice(document(), two_step=True)
+    assert made.toggles(opening=True) == "strict-success-merchant-reference"
+    assert made.toggles() == "strict-merchant-reference"
+
+
+@pytest.mark.parametrize("two_step", [False, True])
+def test_what_else_a_configuration_says_stays(*, two_step: bool) -> None:
+    options = {"payability": {"enabled": True}, "days_until_due": 9}
+    configuration = {"theme": {"color": "red"}, "kravia": {"note": "x", "invoice_b2b": options}}
+    body = json.loads(invoice(document(configuration=configuration), two_step=two_step).body)
+    kept = (body if two_step else body["session"])["configuration"]
+    assert (kept["theme"], kept["kravia"]["note"]) == ({"color": "red"}, "x")
+    assert kept["kravia"]["invoice_b2b"]["payability"] == {"enabled": True}
+    if not two_step:
+        assert "days_until_due" not in kept["kravia"]["invoice_b2b"]
+        assert body["payment"]["days_until_due"] == 9
+
+
+@pytest.mark.parametrize("value", ["r" * 36, "a\nb", 7])
+def test_the_other_references_are_checked_too(value: object) -> None:
+    given = document()
+    given["order"]["merchant_reference_2"] = value
+    given["order"]["billing_address"]["customer_reference"] = value
+    assert [line.partition(":")[0] for line in mistakes(given)] == [
+        "order.merchant_reference_2",
+        "order.billing_address.customer_reference",
+    ]
+
+
+def test_every_public_url_of_ours_is_ours() -> None:
+    other = "https://other.example.com"
+    given = document(url={"callback_url": f"{other}/callback"})
+    made = merchant_invoice(given, public_url=(PUBLIC, other))
+    assert made.warnings == ()
+    assert json.loads(made.body)["session"]["url"]["callback_url"] == CALLBACK.replace(PUBLIC, other)

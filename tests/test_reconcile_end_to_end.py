@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from random import Random
+from urllib.parse import parse_qsl
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from service.capture import capture_reference
 from service.delivery import Outcome, Step
+from service.dintero.reading import moment
+from service.reconcile import RECENT, spans
 from service.serving import listen
 from service.simulator.mail import Behaviour, Phase
 from service.simulator.sales import sale
@@ -19,12 +23,35 @@ from tests.shop import Shop, open_shop, outcomes
 from tests.stage import environment
 
 DAY = 86400.0
+TIMEZONE = ZoneInfo("Europe/Oslo")  # the setting's default
 
 
 @pytest.fixture
 async def shop() -> AsyncIterator[Shop]:
     async with open_shop() as opened:
         yield opened
+
+
+def listed(shop: Shop) -> list[str]:
+    """Return the queries for lists, in the order in which they came."""
+    return [seen.query for seen in shop.running.provider.requests if seen.endpoint == "list_transactions"]
+
+
+def first_looks(shop: Shop) -> list[str]:
+    """Return the span that each query for a list was of, when all are of a first turn: those that it has, no others.
+
+    The last 24 hours, the days before, and unless the quarter is younger than these, for purchases from its first day.
+    """
+    bounds = [dict(parse_qsl(query)) for query in listed(shop)]
+    asked = [(moment(one["created_at.gte"]), moment(one.get("created_at.lte"))) for one in bounds]
+    first, _ = asked[0]
+    assert first is not None
+    now = first + RECENT
+    due = spans(now, None, TIMEZONE)
+    names = {(span.since, span.until): name for span, name in zip(due, ("day", "days", "quarter"), strict=False)}
+    looks = [names[one] for one in asked]
+    assert len(set(looks)) == len(due)
+    return looks
 
 
 # --- missed callbacks ------------------------------------------------------------------------------------------------
@@ -65,9 +92,9 @@ async def test_more_than_a_page_is_missed(shop: Shop, sqlite_url: str, count: in
         missed = [shop.sell(reference=f"order-{number}") for number in range(count)]
         await service.app.chores.look()
         assert set(await service.record()) == set(missed)
-        asked = [seen.query for seen in shop.running.provider.requests if seen.endpoint == "list_transactions"]
-        assert len(asked) == 3  # two pages of the day, and one of the days before
-        for query in asked:
+        looks = first_looks(shop)
+        assert looks == [looks[0], *dict.fromkeys(looks)]  # two pages of the day, and one of each span before it
+        for query in listed(shop):
             assert "payment_product=kravia" in query
             assert "limit=100" in query
             assert "created_at.gte=" in query
@@ -263,7 +290,7 @@ async def test_of_two_processes_one_reconciles(shop: Shop, database_url: str, tm
         for started in services:
             assert await started.stop() == 0
     assert sorted(shop.mailed()) == sorted(missed)
-    asked = [seen for seen in shop.running.provider.requests if seen.endpoint == "list_transactions"]
-    assert len(asked) == 2  # a day, and the days before, by one of them
+    looks = first_looks(shop)
+    assert looks == list(dict.fromkeys(looks))  # each once, by one of them
     said = [started.output.decode() for started in services]
-    assert sorted(text.count('"service.reconciled"') for text in said) == [0, 2]
+    assert sorted(text.count('"service.reconciled"') for text in said) == [0, len(looks)]

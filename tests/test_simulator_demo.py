@@ -83,6 +83,7 @@ class SmallService:
         self.env = {key.removeprefix("DELIVERY_"): value for key, value in env.items()}
         self.works = works
         self.records: dict[str, dict[str, Any]] = {}
+        self.known: list[dict[str, Any]] = []
         self.called: asyncio.Queue[str] = asyncio.Queue()
         self.asgi = Starlette(routes=[Route("/callback", self.callback), Route("/livez", self.livez)])
 
@@ -99,6 +100,9 @@ class SmallService:
     async def record(self, transaction_id: str) -> str | None:
         found = self.records.get(transaction_id)
         return None if found is None else json.dumps(found)
+
+    async def groups(self) -> str:
+        return json.dumps(self.known)
 
     async def run(self) -> None:
         while True:
@@ -392,6 +396,33 @@ async def test_two_months_of_purchases_become_an_invoice_per_customer_and_month(
         assert f'href="/record/{record_id}"' in page
         assert (page.count("1 mail<"), page.count("0 mails<")) == (1, 5)
         assert "<script>alert" not in page
+
+
+async def test_the_page_says_what_the_service_knows_of_a_group(visit: Visit) -> None:
+    provider = visit.stage.running.provider
+    visit.stage.buy("lind", "lind")
+    assert "The service: not yet known." in (await visit.http.get("/demo/groups")).text
+    first, second = provider.transactions
+    group: dict[str, Any] = {"purchases": [first, second], "billed": [], "amount": 50_000, "currency": "SEK"}
+    group |= {"issue_date": "2026-08-03", "issue_date_business_day": "2026-08-03"}
+    group |= {"due_date": "2026-08-17", "due_date_business_day": "2026-08-17", "differences": {}}
+    visit.service.known = [group]
+    page = (await visit.http.get("/demo/groups")).text
+    assert "The service: forecast 500.00 SEK, issued 2026-08-03, due 2026-08-17." in page
+    group |= {"issue_date_business_day": "2026-08-04", "due_date_business_day": "2026-08-18"}
+    page = (await visit.http.get("/demo/groups")).text
+    assert "issued 2026-08-03 or 2026-08-04, due 2026-08-17 or 2026-08-18 (both rules)." in page
+    visit.stage.move_on()
+    group["billed"] = [first]
+    assert "not yet seen billed: order-1002." in (await visit.http.get("/demo/groups")).text
+    group["billed"] = [first, second]
+    page = (await visit.http.get("/demo/groups")).text
+    assert "forecast 500.00 SEK; purchases and dates as expected." in page
+    group["differences"] = {second: ODD}
+    page = (await visit.http.get("/demo/groups")).text
+    assert "billed otherwise than expected." in page
+    assert "order-1002: &lt;script&gt;" in page
+    assert "as expected." not in page
 
 
 async def test_purchases_and_the_clock_are_moved_only_as_the_page_can(visit: Visit) -> None:

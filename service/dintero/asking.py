@@ -9,6 +9,7 @@ from service.dintero.levels import KRAVIA
 from service.dintero.ownership import Ownership
 from service.dintero.reading import members, objects, text
 from service.dintero.transaction import parse_transaction
+from service.ordering import Mistaken, in_dinteros_form
 
 PRODUCTS = ("kravia.invoice_b2b", "kravia.invoice_b2c", "kravia.invoice_b2b_grouped")
 _UNSENT = "unsent"  # the id of what does not exist yet
@@ -36,6 +37,7 @@ def _transactions(document: Document) -> Iterator[Document]:
     if text(document.get("payment_product_type"), _SHORT):
         yield {**document, "id": text(document.get("id"), _SHORT) or _UNSENT}
         return
+    document = _asked_for(document)
     payment = members(document.get("payment"))
     session = members(document.get("session")) or document
     if not payment and not {"order", "configuration", "profile_id"} & set(session):
@@ -47,6 +49,14 @@ def _transactions(document: Document) -> Iterator[Document]:
         session = {**session, "metadata": metadata}
     for product_type in [paid_by] if paid_by else _offered(session):
         yield {"id": _UNSENT, "payment_product_type": product_type, "payment": payment, "session": session}
+
+
+def _asked_for(document: Document) -> Document:
+    """Return a document in Dintero's form; ours says the same."""
+    try:
+        return members(in_dinteros_form(document))
+    except Mistaken as exc:
+        raise ValueError(f"will not do: {exc}") from exc
 
 
 def _offered(session: Document) -> tuple[str, ...]:

@@ -32,10 +32,12 @@ _OPENING, _CREATING, _LOOKING = "creating the session", "creating the invoice", 
 class Creating:
     """Creates. What is created once, under one merchant reference, is never created again."""
 
-    def __init__(self, access: Access, clock: Clock, *, checkout_url: str) -> None:
+    def __init__(self, access: Access, clock: Clock, *, checkout_url: str, bound: float = CREATE_TIMEOUT - 10) -> None:
+        """`bound`: the most seconds that a creation takes, without the looks after it."""
         self._access = access
         self._clock = clock
         self._url = checkout_url
+        self._bound = bound
 
     async def open(self, creation: Creation) -> Opened:
         """Create a checkout session; raises `NotCreated`. No invoice comes of one that nobody pays."""
@@ -47,20 +49,18 @@ class Creating:
         `again`: that no success has yet; `but` are the failures that are known to have it. Raises `NotCreated` when it
         is certain that nothing was, and the same may be asked another time.
         """
-        toggles = creation.toggles(again=again)
+        # One bound around all of it, both calls of two and also a second try after a 401: CREATE_TIMEOUT rests on it.
+        ends = asyncio.get_running_loop().time() + self._bound
         path = creation.paths[-1]
         if creation.way is Way.TWO_STEP:
-            try:
-                path = path.format(id=segment((await self._open(creation, toggles)).id))
-            except NotCreated as exc:
-                if not exc.for_good:
-                    raise
-                return await self._refused(creation, but, exc.reason)
+            first = await self._first(creation, but, ends)
+            if isinstance(first, Created):
+                return first
+            path = path.format(id=segment(first.id))
         body = document((creation.pay or creation.body).encode())
         try:
-            # One bound around all of it, also a second try after a 401: CREATE_TIMEOUT rests on it.
-            async with asyncio.timeout(CREATE_TIMEOUT - 10):
-                answer = await self._post(path, body, _CREATING, toggles)
+            async with asyncio.timeout_at(ends):
+                answer = await self._post(path, body, _CREATING, creation.toggles(again=again))
         except AnswerLost as exc:
             return await self._lost(creation, but, exc.reason)
         except TimeoutError:
@@ -72,7 +72,8 @@ class Creating:
     async def look(self, creation: Creation, *, but: Collection[str] = ()) -> Created | None:
         """Return what has this merchant reference; None when nothing has. Raises as reading does.
 
-        Of several, a success counts before a failure. What is not the same invoice is a failure of this one.
+        Of several, a success counts before a failure. What is not the same invoice, or no more one, is a failure of
+        this one, also where it is among `but`: only what failed leaves the reference to another.
         """
         query = urlencode({"merchant_reference": creation.reference, "limit": _LISTED})
         answer = await self._access.exchange("GET", place(f"{self._url}/transactions?{query}"), doing=_LOOKING)
@@ -86,14 +87,35 @@ class Creating:
         fitting = [
             (transaction, one)
             for transaction, one in found
-            if transaction.merchant_reference == creation.reference and transaction.id not in but
+            if transaction.merchant_reference == creation.reference
+            and not (transaction.id in but and transaction.standing in _FAILED)
         ]
         if not fitting:
             return None
-        transaction, one = min(fitting, key=lambda pair: pair[0].standing in _FAILED)
+        transaction, one = min(fitting, key=lambda pair: _rank(pair[0].standing))
         return self._found(creation, transaction, one)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _first(self, creation: Creation, but: Collection[str], ends: float) -> Opened | Created:
+        """Return the session that is paid next, or what has the reference already.
+
+        Dintero documents its strictness for /sessions/pay only, so that nothing but a look keeps two steps from being
+        taken twice.
+        """
+        try:
+            async with asyncio.timeout_at(ends):
+                if (found := await self.look(creation, but=but)) is not None:
+                    return found
+                return await self._open(creation, creation.toggles(opening=True))
+        except TimeoutError as exc:
+            raise NotCreated(f"Dintero did not answer in time when {_OPENING}") from exc
+        except NotCreated as exc:
+            if not exc.for_good:
+                raise
+            return await self._refused(creation, but, exc.reason)
+        except DeliveryFailure as exc:
+            raise NotCreated(exc.reason, ours=isinstance(exc, AccountFailure)) from exc
 
     async def _open(self, creation: Creation, toggles: str | None) -> Opened:
         try:
@@ -103,7 +125,9 @@ class Creating:
                 for_good = isinstance(refused, PermanentFailure)
                 raise NotCreated(refused.reason, ours=isinstance(refused, AccountFailure), for_good=for_good)
             given = members(parsed(answer, _OPENING))
-        except TransientFailure as exc:  # a session that nobody knows of does nothing: it is made anew another time
+        except (
+            TransientFailure
+        ) as exc:  # a session that nobody pays does nothing, nor does it count for what strict-success asks
             raise NotCreated(exc.reason, ours=isinstance(exc, AccountFailure)) from exc
         session_id = identifier(given.get("id"))
         if session_id is None:
@@ -160,9 +184,12 @@ class Creating:
     def _found(self, creation: Creation, transaction: Transaction, shown: object) -> Created:
         if transaction.standing in _FAILED:
             return self._outcome(creation, transaction, shown, failed=True)
-        other = _differences(creation, transaction)
-        if other:
+        words = ""
+        if transaction.standing is Standing.VOIDED:
+            words = "the merchant reference is a voided transaction's; use another"
+        elif other := _differences(creation, transaction):
             words = f"the merchant reference is another transaction's, with another {other}"
+        if words:
             return Created(result=Result.FAILED, transaction_id=transaction.id, status=transaction.status, reason=words)
         return Created(result=Result.EXISTED, transaction_id=transaction.id, status=transaction.status)
 
@@ -172,6 +199,12 @@ class Creating:
         words = _error(members(shown)) or f"Dintero says {transaction.status or 'no success'}, and not why"
         hidden = scrub(words, (creation.reference,))
         return Created(result=Result.FAILED, transaction_id=transaction.id, status=transaction.status, reason=hidden)
+
+
+def _rank(standing: Standing) -> int:
+    if standing in _FAILED:
+        return 2
+    return 1 if standing is Standing.VOIDED else 0
 
 
 def _differences(creation: Creation, transaction: Transaction) -> str:

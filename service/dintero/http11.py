@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import h11
 
 _LARGEST_HEAD = 100 * 1024  # bytes of a status line with its headers
+_CLOSED = "the connection was closed before the answer"
 
 
 class Broken(Exception):
@@ -63,7 +64,7 @@ class Connection(asyncio.Protocol):
         try:
             return await self._asked(request)
         except h11.ProtocolError as exc:
-            raise Broken(str(exc)) from exc
+            raise Broken(_CLOSED if self._ended else str(exc)) from exc
 
     def close(self) -> None:
         """End it at once."""
@@ -122,7 +123,7 @@ class Connection(asyncio.Protocol):
     async def _head(self, request: Request, limit: asyncio.Timeout) -> h11.Response:
         while not isinstance(event := await self._event(request, limit), h11.Response):
             if not isinstance(event, h11.InformationalResponse):
-                raise Broken("it was closed before the response")
+                raise Broken(_CLOSED)
         return event
 
     async def _body(self, request: Request, limit: asyncio.Timeout) -> bytes:

@@ -12,12 +12,12 @@ from service.decide import (
     by_standing,
     next_effect,
 )
-from service.delivery import Claim, Kind, Outcome
+from service.delivery import Claim, Kind, Outcome, Standing
 from service.pipeline.capturing import settle_open_capture, start_capture
 from service.pipeline.consolidating import gather
 from service.pipeline.ending import end, look_at_closed
 from service.pipeline.invoicing import next_of_invoice
-from service.pipeline.purchasing import next_of_purchase
+from service.pipeline.purchasing import had_it, next_of_purchase
 from service.pipeline.reading import learn_collection, read, resolve
 from service.pipeline.room import Room
 from service.pipeline.sending import deliver, settle_open_sends
@@ -76,7 +76,8 @@ async def _next(work: Work) -> Decision:
     now, transaction = work.parts.clock.now(), work.known
     if work.delivery.kind is Kind.GROUPED:
         return await next_of_invoice(work)
-    verdict: Ending | None = by_standing(work.delivery, transaction, work.sends, now)
+    sends = (*work.sends, *await had_it(work)) if transaction.standing is Standing.VOIDED else work.sends
+    verdict: Ending | None = by_standing(work.delivery, transaction, sends, now)
     if verdict is None and is_grouped(transaction.product_type):
         return await next_of_purchase(work)
     verdict = verdict or await resolve(work) or by_content(transaction)

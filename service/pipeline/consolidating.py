@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from service.delivery import RECONCILE, Arrival, Kind, Member, Members, Outcome, Transaction
+from service.delivery import RECONCILE, Arrival, Kind, Member, Members, Outcome, Purchase, Transaction
 from service.grouping import local_midnight
 from service.pipeline.work import Work
 from service.purchases import billed_on
@@ -19,40 +19,49 @@ def counted(work: Work) -> list[Member]:
     return [member for member in work.members if member.counts]
 
 
-def carrier(work: Work) -> str:
-    """Return the transaction to read: a delivery's own; of a consolidated invoice, its newest purchase.
+def carrying(work: Work) -> Member | None:
+    """Return the newest purchase of a consolidated invoice that can speak for all: it goes on, and has an address.
 
     So the address that all share is the one that is used, and where they differ the newest.
     """
     members = counted(work)
-    return members[-1].purchase.transaction_id if members else work.delivery.transaction_id
+    going = [m for m in members if m.delivery.outcome in (Outcome.OPEN, Outcome.COMPLETED)] or members
+    reached = [m for m in going if m.purchase.recipient_key] or going
+    return reached[-1] if reached else None
+
+
+def carrier(work: Work) -> str:
+    """Return the transaction to read: a delivery's own; of a consolidated invoice, that of a purchase."""
+    member = carrying(work)
+    return member.purchase.transaction_id if member else work.delivery.transaction_id
 
 
 def consolidated(work: Work, transaction: Transaction) -> Transaction:
-    """Return a transaction as it is; one that carries a consolidated invoice, with what its purchases come to.
-
-    It counts as old as its invoice: an invoice is not held because its first purchases are older than this record.
-    """
-    members = counted(work)
-    if work.delivery.kind is not Kind.GROUPED or not members:
+    """Return a transaction as it is; one that carries a consolidated invoice, with what its purchases come to."""
+    member = carrying(work)
+    if work.delivery.kind is not Kind.GROUPED or member is None:
         return transaction
-    purchase, rules = members[-1].purchase, work.parts.rules
-    issued = transaction.invoice_date or billed_on(purchase, rules.holiday_country).earliest
     return replace(
-        transaction,
-        amount=sum(member.purchase.amount for member in members),
+        aged(work, transaction, member.purchase),
+        amount=sum(member.purchase.amount for member in counted(work)),
         vat_amount=None,
         merchant_reference=None,
         lines=(),
         shipping=None,
-        created_at=local_midnight(issued, rules.timezone),
     )
 
 
+def aged(work: Work, transaction: Transaction, purchase: Purchase) -> Transaction:
+    """Return a transaction as old as its invoice, which is not held because its purchase is older than this record."""
+    rules = work.parts.rules
+    issued = transaction.invoice_date or billed_on(purchase, rules.holiday_country).earliest
+    return replace(transaction, created_at=local_midnight(issued, rules.timezone))
+
+
 async def wake(work: Work, members: list[Member]) -> None:
-    """Have those looked at that are still open."""
+    """Have those looked at that are still open, or had given up on their invoice."""
     for member in members:
-        if member.delivery.outcome is Outcome.OPEN:
+        if member.delivery.outcome is Outcome.OPEN or member.delivery.closed_waiting:
             await wake_one(work, member.delivery.id)
 
 

@@ -5,11 +5,13 @@ from datetime import timedelta
 
 from service.decide import Close, Decision, Ending, Wait, by_age, by_content, by_standing, delivered, next_effect
 from service.delivery import CaptureOrder, Member, Members, Outcome, Result, Standing, Step
-from service.pipeline.consolidating import counted, wake, wake_one
+from service.pipeline.consolidating import carrying, counted, wake, wake_one
 from service.pipeline.work import Work, database_now, enter
 
 _SETTLING = timedelta(minutes=15)
 """How long an invoice waits at most for all purchases of its group to be read."""
+_READ_IN = timedelta(seconds=3)
+_BEING_READ = "its other purchases are being read"
 _AGAIN = 15.0  # seconds between two looks meanwhile
 
 
@@ -18,16 +20,17 @@ async def next_of_invoice(work: Work) -> Decision:
     members = counted(work)
     if not members:
         return Close(outcome=Outcome.CANCELLED, reason="every purchase of it was voided", voided=True)
-    work.delivery = replace(work.delivery, decided_by=members[-1].purchase.decided_by)
+    speaks = carrying(work) or members[-1]
+    work.delivery = replace(work.delivery, decided_by=speaks.purchase.decided_by)
     if work.known.standing is not Standing.AUTHORIZED:
         # One purchase tells nothing of the others: it leaves the invoice as soon as its own delivery has seen it.
-        await wake_one(work, members[-1].delivery.id)
-        ended = by_standing(members[-1].delivery, work.known, (), database_now(work))
+        await wake_one(work, speaks.delivery.id)
+        ended = by_standing(speaks.delivery, work.known, (), database_now(work))
         reason = ended.reason if ended and ended.reason else work.known.status
         return Wait(reason=f"a purchase of it: {reason}", runs=False)
     if delivered(work.delivery, work.sends):
         return await _captured(work, members)
-    return by_content(work.known) or await _settled(work, members) or await _next(work, members)
+    return by_content(work.known) or await _settled(work, members) or await _next(work, members, speaks)
 
 
 async def _captured(work: Work, members: list[Member]) -> Ending:
@@ -49,8 +52,11 @@ async def _captured(work: Work, members: list[Member]) -> Ending:
 async def _settled(work: Work, members: list[Member]) -> Wait | None:
     """Wait until every purchase that may be on the invoice was read since it came, so that all are known."""
     since = work.delivery.received_at
-    if database_now(work) - since >= _SETTLING:
+    waited = database_now(work) - since
+    if waited >= _SETTLING:
         return None
+    if waited < _READ_IN:  # what the first that shows it is told by its own transaction is recorded by then
+        return Wait(reason=_BEING_READ, runs=False, seconds=_READ_IN.total_seconds())
     groups = {member.purchase.group for member in members}
     found = [other for group in sorted(groups) for other in await work.parts.store.members(Members(group=group))]
     unread = [
@@ -62,16 +68,19 @@ async def _settled(work: Work, members: list[Member]) -> Wait | None:
     ]
     if not unread:
         return None
-    return Wait(reason="its other purchases are being read", runs=False, seconds=_AGAIN)
+    return Wait(reason=_BEING_READ, runs=False, seconds=_AGAIN)
 
 
-async def _next(work: Work, members: list[Member]) -> Decision:
+async def _next(work: Work, members: list[Member], speaks: Member) -> Decision:
     rules = work.parts.rules
     before = rules.order is CaptureOrder.BEFORE_DELIVERY
+    if work.delivery.round == 0 and any(member.delivery.delivered_at is not None for member in members):
+        reason = "delivered before this record knew of it: a purchase of it was delivered"
+        return Close(outcome=Outcome.COMPLETED, reason=reason)
     # A purchase that was CAPTURED from the start tells nothing of its invoice: only what initiated a collection does.
     initiated = any(event.success and event.initiates for event in work.known.collection.events)
     aged = replace(work.known, collection=replace(work.known.collection, begun=initiated))
-    captures = await work.parts.store.captures(members[-1].delivery.id)  # what it knows of those is no surprise
+    captures = await work.parts.store.captures(speaks.delivery.id)  # what it knows of those is no surprise
     if held := by_age(work.delivery, aged, captures, rules, work.parts.born_at):
         return held
     if before and (waits := _collecting(members)):

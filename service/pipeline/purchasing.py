@@ -2,7 +2,20 @@
 
 from dataclasses import replace
 
-from service.decide import Close, Decision, Ending, Requeue, Wait, by_amount, by_content, by_invoice, on_failure
+from service.decide import (
+    LOOK_AGAIN_AFTER,
+    Close,
+    Decision,
+    Ending,
+    Requeue,
+    Wait,
+    by_age,
+    by_amount,
+    by_content,
+    by_due_date,
+    by_invoice,
+    on_failure,
+)
 from service.delivery import (
     PROVIDER_LANE,
     Delivery,
@@ -14,10 +27,11 @@ from service.delivery import (
     PermanentFailure,
     Purchase,
     Result,
+    Send,
     Step,
 )
 from service.pipeline.capturing import settle_open_capture
-from service.pipeline.consolidating import wake, wake_one
+from service.pipeline.consolidating import aged, wake, wake_one
 from service.pipeline.noticing import notify, with_notice
 from service.pipeline.reading import learn_collection
 from service.pipeline.sending import reach
@@ -59,15 +73,20 @@ async def _recorded(work: Work) -> Purchase | Ending:
     )
     purchase = replace(purchase, recipient_key=_recipient_key(work))
     before = await _member(work)
-    if before is not None and purchase.channel != MERCHANT and work.delivery.captured_known_at is not None:
-        purchase = replace(purchase, channel=before.purchase.channel)  # what we have begun stays ours
+    if before is not None and before.purchase.channel == MERCHANT and before.purchase.invoice_id is not None:
+        purchase = replace(purchase, channel=MERCHANT)  # what we have begun stays ours, whatever is said later
     work.delivery = replace(work.delivery, kind=Kind.PURCHASE, decided_by=resolution.decided_by)
     _tell_change(work, before, purchase)
     await work.parts.store.record_purchase(work.claim, purchase)
     if purchase.invoice_id is not None and (before is None or before.purchase.invoice_id is None):
         others = await work.parts.store.members(Members(group=purchase.group))
-        await wake(work, [other for other in others if other.purchase.invoice_id is None])
+        first = not any(other.purchase.invoice_id == purchase.invoice_id for other in others if _is_other(work, other))
+        await wake(work, [other for other in others if first and other.purchase.invoice_id is None])
     return purchase
+
+
+def _is_other(work: Work, member: Member) -> bool:
+    return member.delivery.id != work.delivery.id
 
 
 async def _member(work: Work) -> Member | None:
@@ -122,7 +141,37 @@ async def _billed(work: Work, purchase: Purchase) -> Decision:
         enter(work, Step.DELIVER, Result.ACCEPTED, detail=f"with invoice {scrub(purchase.invoice_number or '')}")
     if work.claim.delivery.captured_known_at is None and work.delivery.captured_known_at is not None:
         await wake_one(work, invoice.id)  # with `before_delivery` it waits for this
-    return by_invoice(work.delivery, work.known, invoice, work.parts.rules)
+    decision = by_invoice(work.delivery, work.known, invoice, work.parts.rules)
+    return _held_back(work, purchase, invoice) or decision if work.delivery.delivered_at is None else decision
+
+
+def _held_back(work: Work, purchase: Purchase, invoice: Delivery) -> Ending | None:
+    """Say whether this purchase was delivered before, or its invoice will not be sent as things stand."""
+    rules = work.parts.rules
+    as_old = aged(work, work.known, purchase)
+    before = by_age(work.delivery, as_old, work.captures, rules, work.parts.born_at)
+    if before is not None and before.outcome is Outcome.COMPLETED:
+        return before
+    stopped = invoice.outcome is Outcome.FAILED
+    stopped = stopped or by_age(invoice, as_old, work.captures, rules, work.parts.born_at) is not None
+    if stopped or by_due_date(invoice, as_old, rules, database_now(work)) is not None:
+        reason = f"waits for its invoice {scrub(purchase.invoice_number or '')} to be delivered"
+        return Wait(reason=reason, runs=False, seconds=LOOK_AGAIN_AFTER)
+    return None
+
+
+async def had_it(work: Work) -> tuple[Send, ...]:
+    """Learn whether a purchase's invoice is delivered; return its sends, for it may be."""
+    member = await _member(work) if work.delivery.kind is Kind.PURCHASE else None
+    if member is None or member.purchase.invoice_id is None:
+        return ()
+    found = await work.parts.store.find(member.purchase.invoice_id)
+    for invoice in (delivery for delivery in found if delivery.id == member.purchase.invoice_id):
+        if invoice.delivered_at is not None and work.delivery.delivered_at is None:
+            work.delivery = replace(
+                work.delivery, delivered_at=invoice.delivered_at, delivery_proof=invoice.delivery_proof
+            )
+    return await work.parts.store.sends(member.purchase.invoice_id)
 
 
 async def _invoice(work: Work, invoice_id: str) -> Delivery:

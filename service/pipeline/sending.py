@@ -112,7 +112,7 @@ def reach(work: Work) -> tuple[Channel, Recipient]:
 def _of_organization(work: Work) -> str | None:
     """Return where this organisation's consolidated invoices are to go, if the merchant said so."""
     billing = work.known.billing
-    if work.delivery.kind is not Kind.GROUPED or billing is None:
+    if work.delivery.kind is Kind.INVOICE or billing is None:  # a purchase is tried as its invoice is sent
         return None
     return work.parts.rules.group_addresses.of(billing.country, billing.organization_number)
 

@@ -1,6 +1,6 @@
 """The demo's grouped purchases: its three customers, what they buy, and how each group stands before and after."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from random import Random
@@ -13,6 +13,7 @@ from service.simulator.provider import Provider
 from service.simulator.sales import Country
 
 _MORNING = time(9)  # when the clock is moved to: by then the provider has made its invoices
+_UNKNOWN = "not yet known"
 _TEXTS = ("Kontorrekvisita", "Lunsjlevering", "Møteromsleie", "Renhold", "Blomster til resepsjonen")
 
 
@@ -55,6 +56,8 @@ class Expected:
     references: str
     amount: str
     issued: date
+    told: str  # by the service
+    differences: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,8 @@ class Invoiced:
     outcome: str  # "" while the service does not know it
     reason: str | None
     mails: tuple[int, ...]
+    told: str  # by the service
+    differences: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,43 +117,49 @@ def next_issue(provider: Provider) -> datetime:
 
 async def standing(
     provider: Provider,
+    known: Sequence[Json],
     record: Callable[[str], Awaitable[dict[str, Any] | None]],
     mails: Callable[[str], Sequence[int]],
 ) -> Groups:
-    """Return how the groups stand; `record` is the service's, `mails` gives the numbers of those about an invoice."""
+    """Return how the groups stand.
+
+    `known` are the service's groups and `record` is the service's; `mails` gives the numbers of those about an invoice.
+    """
     now, billing = provider.clock.now(), provider.billing
-    waiting = tuple(
-        _expected(group, purchases, issue_date(billing.end_of(group)))
-        for group, purchases in provider.forecast().items()
-    )
+    waiting = tuple(_expected(provider, group, purchases, known) for group, purchases in provider.forecast().items())
     return Groups(
         today=now.astimezone(billing.zone).date(),
         moved=provider.clock.offset >= timedelta(hours=1),
         next_issue=next_issue(provider).date(),
         waiting=waiting,
-        bills=tuple([await _invoiced(provider, bill, record, mails) for bill in reversed(billing.bills)]),
+        bills=tuple([await _invoiced(provider, bill, known, record, mails) for bill in reversed(billing.bills)]),
     )
 
 
-def _expected(group: Group, purchases: Sequence[Json], issued: date) -> Expected:
+def _expected(provider: Provider, group: Group, purchases: Sequence[Json], known: Sequence[Json]) -> Expected:
+    meant = _meant(known, [purchase["id"] for purchase in purchases])
     return Expected(
         customer=_customer(group),
         period=_period(group),
         purchases=len(purchases),
         references=_references(purchases),
         amount=_money(sum(purchase["amount"] for purchase in purchases), group.currency),
-        issued=issued,
+        issued=issue_date(provider.billing.end_of(group)),
+        told="; ".join(map(_forecast, meant)) or _UNKNOWN,
+        differences=_differences(provider, meant),
     )
 
 
 async def _invoiced(
     provider: Provider,
     bill: Bill,
+    known: Sequence[Json],
     record: Callable[[str], Awaitable[dict[str, Any] | None]],
     mails: Callable[[str], Sequence[int]],
 ) -> Invoiced:
     record_id = f"{provider.account_id}.invoice.{bill.number}"
-    known = await record(record_id) or {}
+    own = await record(record_id) or {}
+    meant = _meant(known, bill.transactions)
     return Invoiced(
         number=bill.number,
         customer=_customer(bill.group),
@@ -159,10 +170,55 @@ async def _invoiced(
         issued=bill.issued,
         due=bill.due,
         record_id=record_id,
-        outcome=str(known.get("outcome") or ""),
-        reason=known.get("reason"),
+        outcome=str(own.get("outcome") or ""),
+        reason=own.get("reason"),
         mails=tuple(mails(bill.number)),
+        told=_comparison(provider, meant),
+        differences=_differences(provider, meant),
     )
+
+
+# --- what the service knows of it ------------------------------------------------------------------------------------
+
+
+def _meant(known: Iterable[Json], ids: Iterable[str]) -> list[Json]:
+    """Return the service's groups that have any of these purchases."""
+    return [group for group in known if not set(ids).isdisjoint(group["purchases"])]
+
+
+def _forecast(group: Json) -> str:
+    """Say when the service expects what: by both rules where they differ."""
+    issued, due = ([group[name], group[f"{name}_business_day"]] for name in ("issue_date", "due_date"))
+    both = " (both rules)" if issued[0] != issued[1] else ""
+    days = f"issued {_or(issued)}, due {_or(due)}{both}"
+    return f"forecast {_money(group['amount'], group['currency'])}, {days}"
+
+
+def _or(days: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(days))
+
+
+def _comparison(provider: Provider, meant: Sequence[Json]) -> str:
+    """Say what was forecast, and how it was billed; what is not on an invoice yet is not called as expected."""
+    if not meant:
+        return _UNKNOWN
+    sums = " and ".join(_money(group["amount"], group["currency"]) for group in meant)
+    waiting = [name for group in meant for name in group["purchases"] if name not in group["billed"]]
+    if any(group["differences"] for group in meant):
+        how = "billed otherwise than expected"
+    elif waiting:
+        how = f"not yet seen billed: {_references([provider.transactions[name] for name in waiting])}"
+    else:
+        how = "purchases and dates as expected"
+    return f"forecast {sums}; {how}"
+
+
+def _differences(provider: Provider, meant: Sequence[Json]) -> tuple[str, ...]:
+    said = {name: words for group in meant for name, words in group["differences"].items()}
+    return tuple(f"{_references([provider.transactions[name]])}: {words}" for name, words in said.items())
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
 
 
 def _customer(group: Group) -> str:

@@ -34,6 +34,9 @@ class Service(Protocol):
     def record(self, transaction_id: str) -> Awaitable[str | None]:
         """Return the delivery with its history as JSON text, or None when it is unknown."""
 
+    def groups(self) -> Awaitable[str]:
+        """Return, as JSON text, what it expects of each group of purchases, and what of it was billed otherwise."""
+
     def run(self) -> Awaitable[None]:
         """Work until cancelled."""
 
@@ -145,7 +148,8 @@ class Stage:
 
     async def groups(self) -> Groups:
         """Return how the grouped purchases stand."""
-        return await standing(self.running.provider, self.record, self.mails)
+        known = json.loads(await self.service.groups())
+        return await standing(self.running.provider, known, self.record, self.mails)
 
     def mails(self, number: str) -> list[int]:
         """Return the numbers of the mails about an invoice, oldest first."""

@@ -11,7 +11,7 @@ _LATER = "merchant_reference recipient_key invoice_id invoice_number invoice_dat
 _SKIPPED = """
     UPDATE deliveries
     SET outcome = 'open', kind = 'invoice', reason = NULL, lane = 'provider', closed_at = NULL, postponed = 0,
-        due_at = received_at
+        due_at = received_at, source = 'reconcile'
     WHERE outcome = 'skipped' AND product_type = 'kravia.invoice_b2b_grouped' AND erased_at IS NULL
 """
 

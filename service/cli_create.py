@@ -180,6 +180,7 @@ def _json(created: "Created") -> dict[str, Any]:
 def _batch(settings: "Settings", asked: _Asked, result: Path, *, sure: bool) -> int:
     from service.batch import read_batch  # noqa: PLC0415
     from service.batching import is_again, is_sent, unchanged  # noqa: PLC0415
+    from service.cli_file import text_in  # noqa: PLC0415
     from service.results import known  # noqa: PLC0415
 
     rows = read_batch(text_in(asked.file), public_url=settings.public_url, two_step=asked.two_step)

@@ -253,9 +253,9 @@ postal_place = "Bergen"
 country = "NO"
 """
 CREATED = {
-    "session": lambda given: checkout_session(given, public_url="https://i.example"),
-    "one step": lambda given: merchant_invoice(given, public_url="https://i.example"),
-    "two steps": lambda given: merchant_invoice(given, public_url="https://i.example", two_step=True),
+    "session": lambda given: checkout_session(given, public_url=("https://i.example",)),
+    "one step": lambda given: merchant_invoice(given, public_url=("https://i.example",)),
+    "two steps": lambda given: merchant_invoice(given, public_url=("https://i.example",), two_step=True),
 }
 
 

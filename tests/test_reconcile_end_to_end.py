@@ -48,7 +48,9 @@ def first_looks(shop: Shop) -> list[str]:
     assert first is not None
     now = first + RECENT
     due = spans(now, None, TIMEZONE)
-    names = {(span.since, span.until): name for span, name in zip(due, ("day", "days", "quarter"), strict=False)}
+    names: dict[tuple[datetime | None, datetime | None], str] = {
+        (span.since, span.until): name for span, name in zip(due, ("day", "days", "quarter"), strict=False)
+    }
     looks = [names[one] for one in asked]
     assert len(set(looks)) == len(due)
     return looks

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from urllib.parse import parse_qsl

@@ -198,11 +198,8 @@ def in_dinteros_form(document: object) -> object:
     product, options = _terms(notes, given, notes.members(given.get("payment"), "payment"), session, "")
     if wrong := tuple(one for one in notes.mistakes if one.startswith(("product:", "payment.payment_product_type:"))):
         raise Mistaken(wrong)
-    configuration = notes.members(session.get("configuration"), "configuration")
-    kravia = notes.members(configuration.get("kravia"), "configuration.kravia")
-    configuration["kravia"] = {"type": "payment_type", **kravia, product: options}
-    session = {name: value for name, value in session.items() if name not in _OURS}
-    session["configuration"] = configuration
+    configuration = _configured(session, product, options)
+    session = {name: value for name, value in session.items() if name not in _OURS} | {"configuration": configuration}
     return {"payment": given.get("payment"), "session": session} if whole else session
 
 

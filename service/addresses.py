@@ -1,10 +1,12 @@
 """Which mail addresses will do, for settings, operators and the channel alike. A leaf, but slow to import."""
 
 import re
+from functools import lru_cache
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
 
+@lru_cache(maxsize=256)  # a delivery's own is looked at several times, and each look is dear
 def mail_address(text: str) -> str:
     """Return a mail address as it is written on the wire, its domain in ASCII; raises `ValueError` in kind words.
 

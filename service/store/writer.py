@@ -40,9 +40,9 @@ _TURNS = 2
 
 A commit costs nearly as much for one write as for many, and whoever is about to write comes within a turn or two.
 """
-_PATIENCE = 0.01
+_PATIENCE = 0.02
 """Seconds for which writes that are not urgent gather beyond that, while several come at a time."""
-_CROWD = 4  # writes in the last group, from which on several come at a time
+_CROWD = 2  # writes in the last group, from which on several come at a time
 _TRIES = 3
 # What a write may answer its own caller with while the rest of the group is committed; it has then changed nothing.
 _ANSWERS = (LeaseLost, AlreadySent, IntentOpen, Unknown)

@@ -45,7 +45,7 @@ class Size:
 
 FULL = Size(
     callbacks=2000,
-    rounds=6,
+    rounds=10,
     connections=64,
     deliveries=80,
     warm=64,
@@ -54,7 +54,7 @@ FULL = Size(
     due=1000,
     large_pdfs=64,
     large_pdf_bytes=5_000_000,
-    slow_deliveries=160,
+    slow_deliveries=400,
     delay=0.05,
 )
 SMALL = Size(

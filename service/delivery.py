@@ -19,6 +19,10 @@ HAD_IT = "after the customer had the invoice"
 
 NOTICE_ROUND = -1
 """The round of a send that is a notice of a purchase: no round of a delivery, so it never counts as delivering one."""
+CANCELLED_ROUND = -2
+"""The round of a send that tells that an invoice was cancelled; it counts as little."""
+COURTESY_ROUND = -3
+"""The round of a copy beside the real message (`Route.courtesy`); it counts as little."""
 
 LISTED_AT_ONCE = 100
 """How many transactions a page of `Payments.list_created` holds; a shorter one is the last."""
@@ -97,6 +101,8 @@ class Purpose(StrEnum):
     REPEAT = "repeat"  # the same bytes again after a send whose outcome is unknown
     RESEND = "resend"  # once more because an operator asked
     NOTICE = "notice"  # of a purchase that will be billed with others; it delivers no invoice
+    CANCELLED = "cancelled"  # tells that an invoice was cancelled after the customer had it
+    COURTESY = "courtesy"  # a copy by another channel beside the one that counts
 
 
 class Settled(StrEnum):
@@ -108,6 +114,40 @@ class Settled(StrEnum):
     UNCONFIRMED = "unconfirmed"
     PENDING = "pending"  # captures only: the provider answered 202 and will say later
     SKIPPED = "skipped"  # sends only: closed because another channel succeeded
+    BOUNCED = "bounced"  # sends only: accepted, and reported later as never delivered
+
+
+class Guarantee(StrEnum):
+    """What a channel can promise when the same message is handed over again because the answer was lost."""
+
+    IDEMPOTENT = "idempotent"  # the other side knows the intent's key and takes it once: repeated as if refused for now
+    AT_LEAST_ONCE = "at_least_once"  # it may arrive twice: repeated as often as UNCONFIRMED_RETRIES says
+    AT_MOST_ONCE = "at_most_once"  # it may arrive twice, and must not: never repeated but by a person
+
+
+class Fate(StrEnum):
+    """What a delivery report says became of a message that was accepted."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"  # for good: bounced, rejected, expired
+    DEFERRED = "deferred"  # still on its way; noted and nothing else
+    UNKNOWN = "unknown"  # the other side is done with it and does not know
+
+
+class Reported(StrEnum):
+    """What a report did to the record; also the `result` label of the reports metric."""
+
+    RECORDED = "recorded"
+    DUPLICATE = "duplicate"
+    UNMATCHED = "unmatched"  # kept: the send that it is about may not have been written yet
+
+
+class ContentGate(StrEnum):
+    """What becomes of an invoice whose document contradicts the transaction, or cannot be read."""
+
+    HOLD = "hold"
+    WARN = "warn"
+    OFF = "off"
 
 
 class CaptureOrder(StrEnum):
@@ -386,7 +426,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A rendered message: plain text, and for mail also HTML with its images. `locale` is a language tag (`nb`)."""
+    """A rendered message: plain text, and for mail also HTML with its images. `locale` is a language tag (`nb`).
+
+    For a channel without templates the words are empty, and `about` is what there is to tell.
+    """
 
     locale: str
     subject: str
@@ -395,6 +438,8 @@ class Message:
     images: tuple[Image, ...] = ()
     document_name: str = "invoice.pdf"  # ASCII
     template_version: str = ""  # a digest of the templates and catalogues it was rendered from
+    link: str | None = None  # of the invoice page, where the document does not go along
+    about: Transaction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -431,10 +476,75 @@ class Composed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """An accepted send. `answer` is the other side's reply, scrubbed."""
+    """An accepted send. `answer` is the other side's reply, scrubbed; `remote_id` its own name for the message."""
 
     answer: str
     proof: Proof = Proof.RELAY
+    remote_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRequest:
+    """A delivery report as it came over the wire. `url` is the public one, as the sender was given it, with its query.
+
+    Header names are lower case.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def header(self, name: str) -> str | None:
+        """Return the first header of that (lower-case) name."""
+        return next((value for known, value in self.headers if known == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What another party says became of one message.
+
+    `reference` is its `Receipt.remote_id`, our Message-ID or the intent's key; `event_id` tells repeats of one report
+    and is unique within the channel. `detail` is scrubbed.
+    """
+
+    channel: str
+    event_id: str
+    reference: str
+    fate: Fate
+    at: datetime | None = None  # by the other party's clock
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """By which channels one invoice goes, in order; `rule` says in words what decided it.
+
+    With `exclusive` no other channel takes the first one's place. Those of `courtesy` get a copy besides. `warnings`
+    are for people.
+    """
+
+    channels: tuple[str, ...]
+    rule: str
+    exclusive: bool = False
+    courtesy: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast a channel may be fed, by all processes together: `count` messages in `seconds`."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """What was found in a document. `text` is what can be read in it, at most 200,000 characters; None: unreadable."""
+
+    pages: int
+    text: str | None = None
 
 
 # --- the record ------------------------------------------------------------------------------------------------------
@@ -485,6 +595,10 @@ class Delivery:
     recipient_key: str | None = None
     organization_key: str | None = None  # of the billed organisation's number, as `recipient_key` of an address
     erased_at: datetime | None = None  # when what is personal in it was replaced by keyed hashes
+    fallen: str = ""  # the channels that this round is done with, comma-separated: refused for good, too late, bounced
+    channel_since: datetime | None = None  # since when it is the turn of the channel that comes next, by the database
+    paced: bool = False  # it has its turn on a channel with a pace, at `no_send_before`
+    as_link: bool = False  # a relay found the document too large for a mail
     delivered_at: datetime | None = None
     delivery_proof: Proof | None = None
     captured_at: datetime | None = None  # when collection started, by the provider's clock
@@ -533,6 +647,8 @@ class Send:
     settled_at: datetime | None = None
     document_sha256: str | None = None  # hex, of the PDF; None of a notice, and in records of earlier versions
     template_version: str | None = None
+    remote_id: str | None = None  # the other side's own name for the message
+    reported_at: datetime | None = None  # by its clock: when what was reported last of its fate happened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -997,7 +1113,11 @@ class Channel(Protocol):
     """One way to reach a customer."""
 
     name: str
-    template: str  # the folder of templates it is rendered from: `mail`, `sms`
+    template: str  # the folder of templates it is rendered from: `mail`, `sms`; empty: it sends data, not words
+    guarantee: Guarantee
+    reports: bool  # whether reports of its messages come in later, at /receipts/NAME
+    largest_document: int | None  # bytes; a larger one goes as a link (0: all do); None is any size
+    pace: Pace | None
 
     def recipient(self, transaction: Transaction, *, to: str | None = None) -> Recipient:
         """Return where this transaction's message goes (`to`: an operator's own address); raises `PermanentFailure`."""
@@ -1005,7 +1125,7 @@ class Channel(Protocol):
     def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:
         """Return the bytes for the wire; a pure function, so that a repeat is the same to the last byte.
 
-        A notice of a purchase (GROUP_NOTICE) has no document.
+        Without a document the message has a link to it, or is a notice and there is none.
         """
 
     async def send(self, composed: Composed) -> Receipt:
@@ -1019,6 +1139,8 @@ class Channel(Protocol):
 class ChannelContext:
     """What the factory of an outside adapter is given.
 
+    `public_url` is where customers and providers reach the service.
+
     `environ` holds the DELIVERY_* settings that are not the service's, with their full names. With REDIRECT_TO, every
     message goes to `redirect_email` or `redirect_phone` instead, and its `Recipient.redirected_from` says so.
     """
@@ -1028,15 +1150,45 @@ class ChannelContext:
     environ: tuple[tuple[str, str], ...]
     redirect_email: str | None = None
     redirect_phone: str | None = None
+    public_url: str | None = None
+
+
+class Reporting(Protocol):
+    """A channel, or a party behind one, that says later what became of messages."""
+
+    async def read_reports(self, request: ReportRequest, *, now: datetime) -> tuple[Report, ...]:
+        """Return what a request tells; raises `Forged`, `Stale` or `Unusable`. Nothing of it is trusted before."""
+
+
+class Links(Protocol):
+    """The invoice pages behind links (LINK_KEY)."""
+
+    async def link(self, delivery: Delivery, transaction: Transaction, document: bytes, *, locale: str) -> str:
+        """Keep the document and return the link to its page: the same one each time for a delivery's document.
+
+        Raises `TransientFailure` when it cannot be kept just now.
+        """
 
 
 class Renderer(Protocol):
     """Turns a transaction into a message; a pure function of its arguments, the templates and the brand."""
 
-    def render(self, template: str, transaction: Transaction, *, purpose: Purpose, recipient: Recipient) -> Message:
+    def locale(self, transaction: Transaction) -> str:
+        """Return the tag of the reader's language: that of the billing country."""
+
+    def render(
+        self,
+        template: str,
+        transaction: Transaction,
+        *,
+        purpose: Purpose,
+        recipient: Recipient,
+        link: str | None = None,
+    ) -> Message:
         """Return the message in the reader's language; raises `PermanentFailure` naming what could not be rendered.
 
-        The language is that of the billing country; `Purpose.RESEND` is a copy and says so, `REPEAT` reads as `FIRST`.
+        `Purpose.RESEND` is a copy and says so, `REPEAT` reads as `FIRST`, `CANCELLED` tells that the invoice is void.
+        With `link` the document is behind it instead of in the message.
         """
 
     def notice(self, template: str, transaction: Transaction, *, upcoming: Upcoming, recipient: Recipient) -> Message:
@@ -1046,8 +1198,8 @@ class Renderer(Protocol):
 class Inspector(Protocol):
     """Looks into documents where a hostile one can do no harm."""
 
-    async def inspect(self, document: bytes) -> int:
-        """Return the number of pages of a PDF; raises `BadDocument` when it cannot be opened, is encrypted or empty."""
+    async def inspect(self, document: bytes) -> Inspected:
+        """Return what a PDF holds; raises `BadDocument` when it cannot be opened, is encrypted or empty."""
 
 
 class Store(Protocol):
@@ -1093,6 +1245,19 @@ class Store(Protocol):
         Told late (its lease was given back or lost), it also wakes an open delivery, opens one again that had failed or
         was skipped, and adds to the reason of a cancelled one that the customer has the invoice.
         """
+
+    async def report(self, account_id: str, report: Report) -> Reported:
+        """Write what became of a message; twice is once, and the order does not matter.
+
+        Delivered, its send counts as accepted even if its outcome was in doubt. Failed, the send is `BOUNCED`, and its
+        delivery is opened again, unless it was cancelled or another send of the round was accepted.
+        """
+
+    async def take_turn(self, account_id: str, lane: str, pace: Pace) -> float:
+        """Reserve a place in a lane's pace, shared by all processes; return in how many seconds it comes."""
+
+    async def fall_from(self, account_id: str, lane: str, after: float) -> int:
+        """Give what has waited for a paused lane longer than `after` seconds to the provider's; return how many."""
 
     async def begin_capture(self, claim: Claim, capture: Capture) -> None:
         """Commit the intent to capture; raises `IntentOpen`, and `CommitInDoubt` when that is not sure."""

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -125,6 +126,10 @@ deliveries = Table(
     Column("recipient_key", Words),
     Column("organization_key", Words),
     Column("erased_at", Instant),
+    Column("fallen", Words, nullable=False, server_default=text("''")),
+    Column("channel_since", Instant),
+    Column("paced", Boolean, nullable=False, server_default=false()),
+    Column("as_link", Boolean, nullable=False, server_default=false()),
     Column("delivered_at", Instant),
     Column("delivery_proof", Words),
     Column("captured_at", Instant),
@@ -256,6 +261,8 @@ sends = Table(
     Column("settled_at", Instant),
     Column("document_sha256", Words),
     Column("template_version", Words),
+    Column("remote_id", Words),
+    Column("reported_at", Instant),
     Column("lease_token", Words),  # of the claim that began it: settled under another or none, it is settled late
 )
 Index("sends_delivery_id", sends.c.delivery_id)
@@ -268,6 +275,64 @@ Index(
     unique=True,
     postgresql_where=text("outcome = 'open'"),
     sqlite_where=text("outcome = 'open'"),
+)
+
+# By what a report may name the message that it is about.
+Index("sends_message_id", sends.c.message_id)
+Index("sends_key", sends.c.key)
+_named = text("remote_id IS NOT NULL")
+Index("sends_remote_id", sends.c.remote_id, postgresql_where=_named, sqlite_where=_named)
+
+# What another party reported of a message; also of one whose send is not written yet.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("account_id", Words, primary_key=True),
+    Column("channel", Words, primary_key=True),
+    Column("event_id", Words, primary_key=True),
+    Column("reference", Words, nullable=False),
+    Column("fate", Words, nullable=False),
+    Column("at", Instant),
+    Column("detail", Words),
+    Column("received_at", Instant, nullable=False),
+    Column("send_id", Words),  # NULL until a send is found that it is about
+)
+_unmatched = text("send_id IS NULL")
+Index("receipts_unmatched", receipts.c.reference, postgresql_where=_unmatched, sqlite_where=_unmatched)
+
+# When the next message of a lane with a pace may go, by the database's clock.
+paces = Table(
+    "paces",
+    metadata,
+    Column("account_id", Words, primary_key=True),
+    Column("lane", Words, primary_key=True),
+    Column("next_at", Instant, nullable=False),
+)
+
+# Invoice pages: one link to one delivery's document. The token itself is only in what is sealed.
+links = Table(
+    "links",
+    metadata,
+    Column("token_hash", Words, primary_key=True),  # SHA-256, hex
+    _delivery_id(),
+    Column("account_id", Words, nullable=False),
+    Column("document_sha256", Words, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # the token and what the page shows, under LINK_KEY
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("revoked_at", Instant),
+    Column("opened_at", Instant),  # a hint, never a proof: scanners open links, too
+    Column("renewed_at", Instant),  # when a new link was last asked for on its page
+)
+Index("links_delivery_id", links.c.delivery_id)
+Index("links_expires_at", links.c.expires_at)
+
+# Documents behind links, sealed under LINK_KEY, where they are kept in the database.
+documents = Table(
+    "documents",
+    metadata,
+    Column("name", Words, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
 )
 
 # One intent to capture one transaction.

@@ -21,6 +21,8 @@ SEED ?=
 FORGET_SETTINGS := unset DELIVERY_ $$(env | awk -F= 'toupper($$1) ~ /^DELIVERY_[A-Z0-9_]*$$/ { print $$1 }')
 # Neither may a .env: the demo is given its settings, and no test reads the one in this folder.
 PYTEST := $(PY) -m pytest --rootdir=. -c pyproject.toml
+# In as many processes as there are cores, each with a PostgreSQL of its own; who is done takes over from who is not.
+SPREAD := -n auto --maxprocesses 4 --dist worksteal
 
 help:
 	@echo 'make demo           an invoice is created, delivered and captured on this machine (DEMO_ARGS=--exit stops there)'
@@ -37,7 +39,7 @@ demo: $(INSTALLED)
 	@$(FORGET_SETTINGS); exec $(PY) -m service demo $(DEMO_ARGS)
 
 test: $(INSTALLED)
-	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; $(PYTEST) -m 'not browser' $(TEST_ARGS)
+	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; $(PYTEST) $(SPREAD) -m 'not browser' $(TEST_ARGS)
 
 # Pytest's status 5 is "no test was selected".
 test-browser: $(INSTALLED)

@@ -126,8 +126,11 @@ class Worker:
         try:
             await self._adopt_strays()
             await self._look_at_pauses()
+            overdue = self._clock.monotonic() - self._suspects_at > self._suspects_after
+            if overdue:  # before the others, who would take every slot that comes free
+                await self._look_for_a_suspect()
             busy = await self._claim_all()
-            if not busy or self._clock.monotonic() - self._suspects_at > self._suspects_after:
+            if not busy and not overdue:
                 await self._look_for_a_suspect()
             self._looked_at = self._clock.monotonic()
         except StoreUnavailable as exc:
@@ -170,6 +173,8 @@ class Worker:
         began = self._clock.monotonic()
         self._suspect = await self._claim_suspect()
         if self._suspect is None:
+            if any(self._lanes.free(lane) <= 0 for lane in self._lanes.names):
+                return  # it may wait for a slot: the next that comes free is its own
             self._suspects_after = SUSPECTS_EVERY
         else:
             stopping = asyncio.create_task(self._stopping.wait())

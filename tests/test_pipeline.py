@@ -892,22 +892,24 @@ async def test_suspects_come_one_at_a_time_and_leave_slots_to_others(bench: Benc
 
 
 async def test_what_a_crash_left_comes_back_soon_also_under_steady_work(bench: Bench) -> None:
-    left = [f"{ACCOUNT}.left{number}" for number in range(6)]
+    left = [f"{ACCOUNT}.left{number}" for number in range(8)]
     for id_ in left:
         bench.payments.add(a_transaction(id_))
         await bench.arrive(id_)
-    await bench.store.claim(ACCOUNT, "provider", 6, lease=60, suspects=False)
+    await bench.store.claim(ACCOUNT, "provider", len(left), lease=60, suspects=False)
     bench.clock.advance(61)
     worker = bench.worker()
     running = asyncio.create_task(worker.run())
-    async with asyncio.timeout(15):  # one every thirty seconds would take three minutes
-        number = 0
+    began, number = bench.clock.monotonic(), 0
+    async with asyncio.timeout(60):
         while any(delivery.outcome is Outcome.OPEN for delivery in await bench.store.known(left)):
             number += 1
             id_ = f"{ACCOUNT}.new{number}"
             bench.payments.add(a_transaction(id_))
             await bench.arrive(id_)
             worker.wake()
+            bench.clock.advance(0.5)
             await asyncio.sleep(0.01)
     worker.stop()
     await running
+    assert bench.clock.monotonic() - began < 180  # one every thirty seconds would take four minutes

@@ -1253,6 +1253,9 @@ class Store(Protocol):
         delivery is opened again, unless it was cancelled or another send of the round was accepted.
         """
 
+    async def unmatched_reports(self, account_id: str) -> tuple[Report, ...]:
+        """Return up to 200 reports of the last 30 days that no send was found for, the oldest first."""
+
     async def take_turn(self, account_id: str, lane: str, pace: Pace) -> float:
         """Reserve a place in a lane's pace, shared by all processes; return in how many seconds it comes."""
 

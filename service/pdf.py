@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.delivery import BadDocument, TransientFailure
+from service.delivery import BadDocument, Inspected, TransientFailure
 
 _CHILD = Path(__file__).with_name("pdf_child.py")
 _LENGTH = struct.Struct(">Q")
@@ -53,7 +53,7 @@ class PdfInspector:
         self._idle: list[Process] = []
         self._all: set[Process] = set()
 
-    async def inspect(self, document: bytes) -> int:
+    async def inspect(self, document: bytes) -> Inspected:
         """Return the number of pages; raises `BadDocument`, and `TransientFailure` when no child can be started."""
         async with self._slots:
             try:
@@ -62,7 +62,7 @@ class PdfInspector:
                 raise BadDocument("the invoice breaks the process that opens it") from exc
         if answer.pages is None:
             raise BadDocument(f"the invoice will not do: {answer.problem}")
-        return answer.pages
+        return Inspected(pages=answer.pages)
 
     async def aclose(self) -> None:
         """End the children."""

@@ -15,9 +15,12 @@ from service.delivery import (
     Composed,
     DecidedBy,
     Delivery,
+    Guarantee,
+    Inspected,
     Intent,
     Line,
     Message,
+    Pace,
     Party,
     PermanentFailure,
     Purpose,
@@ -197,6 +200,10 @@ class FakeChannel:
 
     name = "email"
     template = "mail"
+    guarantee = Guarantee.AT_LEAST_ONCE
+    reports = False
+    largest_document: int | None = None
+    pace: Pace | None = None
 
     def __init__(self) -> None:
         self.sent: list[Composed] = []
@@ -237,9 +244,21 @@ class FakeRenderer:
     def __init__(self) -> None:
         self.text = "an invoice"
 
-    def render(self, template: str, transaction: Transaction, *, purpose: Purpose, recipient: Recipient) -> Message:
+    def locale(self, transaction: Transaction) -> str:
+        return "nb"
+
+    def render(
+        self,
+        template: str,
+        transaction: Transaction,
+        *,
+        purpose: Purpose,
+        recipient: Recipient,
+        link: str | None = None,
+    ) -> Message:
         copy = " again" if purpose is Purpose.RESEND else ""
-        return Message(locale="nb", subject=template, text=f"{self.text}{copy} for {transaction.invoice_number}")
+        text = f"{self.text}{copy} for {transaction.invoice_number}" + (f": {link}" if link else "")
+        return Message(locale="nb", subject=template, text=text, link=link)
 
     def notice(self, template: str, transaction: Transaction, *, upcoming: Upcoming, recipient: Recipient) -> Message:
         text = f"{transaction.merchant_reference}: on the invoice of {upcoming.issue}, for {upcoming.period_start}"
@@ -249,6 +268,9 @@ class FakeRenderer:
 class FakeInspector:
     """Finds one page in everything."""
 
-    async def inspect(self, document: bytes) -> int:
+    def __init__(self) -> None:
+        self.text: str | None = None
+
+    async def inspect(self, document: bytes) -> Inspected:
         assert document
-        return 1
+        return Inspected(pages=1, text=self.text)

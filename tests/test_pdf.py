@@ -12,7 +12,7 @@ import pytest
 from fpdf import FPDF
 from pypdf import PdfReader, PdfWriter
 
-from service.delivery import BadDocument, TransientFailure
+from service.delivery import BadDocument, Inspected, TransientFailure
 from service.pdf import Limits, PdfInspector, open_inspector
 
 
@@ -86,12 +86,12 @@ async def problem(inspector: PdfInspector, content: bytes) -> str:
 
 @pytest.mark.parametrize("pages", [1, 3])
 async def test_the_pages_of_a_document(inspector: PdfInspector, pages: int) -> None:
-    assert await inspector.inspect(document(pages)) == pages
+    assert (await inspector.inspect(document(pages))).pages == pages
 
 
 async def test_whole_documents_of_other_shapes(inspector: PdfInspector) -> None:
-    assert await inspector.inspect(revised()) == 2
-    assert await inspector.inspect(document() + b"\r\n" * 100) == 1
+    assert (await inspector.inspect(revised())).pages == 2
+    assert (await inspector.inspect(document() + b"\r\n" * 100)).pages == 1
 
 
 async def test_what_will_not_do(inspector: PdfInspector) -> None:
@@ -102,7 +102,7 @@ async def test_what_will_not_do(inspector: PdfInspector) -> None:
     assert "cut short" in await problem(inspector, b"<!doctype html><html></html>")
     assert "cannot be opened" in await problem(inspector, b"%PDF-1.7\n" + os.urandom(5000) + b"%%EOF")
     assert "cannot be opened" in await problem(inspector, b"%PDF-1.7\n%%EOF\n")
-    assert await inspector.inspect(document()) == 1
+    assert (await inspector.inspect(document())).pages == 1
 
 
 @pytest.mark.parametrize("whole", [document(3), revised()], ids=["plain", "revised"])
@@ -123,13 +123,14 @@ async def test_one_child_serves_many_documents(inspector: PdfInspector) -> None:
 
 
 async def test_two_children_at_most(inspector: PdfInspector) -> None:
-    assert await asyncio.gather(*(inspector.inspect(document(n)) for n in range(1, 9))) == list(range(1, 9))
+    found = await asyncio.gather(*(inspector.inspect(document(n)) for n in range(1, 9)))
+    assert [one.pages for one in found] == list(range(1, 9))
     assert len(inspector._all) == 2
 
 
 async def test_a_page_tree_that_multiplies_is_refused(inspector: PdfInspector) -> None:
     assert await problem(inspector, multiplying())
-    assert await inspector.inspect(crowded(50)) == 50
+    assert (await inspector.inspect(crowded(50))).pages == 50
 
 
 async def test_a_document_that_never_ends_costs_a_child(inspector: PdfInspector) -> None:
@@ -140,7 +141,7 @@ async def test_a_document_that_never_ends_costs_a_child(inspector: PdfInspector)
     assert "too long" in await problem(inspector, document())
     assert child.returncode == -signal.SIGKILL
     inspector._limits = patient
-    assert await inspector.inspect(document()) == 1
+    assert (await inspector.inspect(document())).pages == 1
 
 
 async def test_a_child_that_breaks_over_a_second_document_is_not_that_ones_fault(inspector: PdfInspector) -> None:
@@ -151,7 +152,7 @@ async def test_a_child_that_breaks_over_a_second_document_is_not_that_ones_fault
     await asyncio.sleep(0)
     child.send_signal(signal.SIGXCPU)  # what the limit of the processor sends
     child.send_signal(signal.SIGCONT)
-    assert await asked == 2
+    assert await asked == Inspected(pages=2)
     assert child not in inspector._all
     assert len(inspector._all) == 1
 
@@ -160,7 +161,7 @@ async def test_a_document_that_breaks_a_fresh_child_is_at_fault() -> None:
     too_large = bytes(150 * 1024 * 1024)
     async with open_inspector(limits=Limits(memory=100 * 1024 * 1024)) as inspector:
         assert "breaks the process" in await problem(inspector, too_large)
-        assert await inspector.inspect(document()) == 1
+        assert (await inspector.inspect(document())).pages == 1
         assert "breaks the process" in await problem(inspector, too_large)
         assert not inspector._all
 
@@ -168,7 +169,7 @@ async def test_a_document_that_breaks_a_fresh_child_is_at_fault() -> None:
 async def test_a_child_that_met_a_hostile_document_sees_no_other(inspector: PdfInspector) -> None:
     assert "cannot be opened" in await problem(inspector, b"%PDF-1.7\n%%EOF\n")
     assert not inspector._all
-    assert await inspector.inspect(document()) == 1
+    assert (await inspector.inspect(document())).pages == 1
 
 
 async def test_the_processor_is_limited_for_each_document_anew() -> None:
@@ -184,10 +185,10 @@ async def test_the_processor_is_limited_for_each_document_anew() -> None:
 async def test_memory_is_limited() -> None:
     many = crowded(40_000)
     async with open_inspector(limits=Limits(memory=100 * 1024 * 1024)) as inspector:
-        assert await inspector.inspect(document()) == 1
+        assert (await inspector.inspect(document())).pages == 1
         assert await problem(inspector, many)
         assert not inspector._all  # what it left of the memory would fail the next one
-        assert await inspector.inspect(document()) == 1
+        assert (await inspector.inspect(document())).pages == 1
 
 
 async def test_a_cancelled_question_leaves_no_wrong_answer() -> None:
@@ -201,7 +202,7 @@ async def test_a_cancelled_question_leaves_no_wrong_answer() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert child.returncode is not None
-        assert await inspector.inspect(document(2)) == 2
+        assert (await inspector.inspect(document(2))).pages == 2
 
 
 async def test_a_child_that_died_between_documents_is_replaced(inspector: PdfInspector) -> None:
@@ -209,7 +210,7 @@ async def test_a_child_that_died_between_documents_is_replaced(inspector: PdfIns
     (child,) = inspector._all
     child.kill()
     await child.wait()
-    assert await inspector.inspect(document(2)) == 2
+    assert (await inspector.inspect(document(2))).pages == 2
     assert child not in inspector._all
 
 

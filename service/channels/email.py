@@ -19,9 +19,11 @@ from service.delivery import (
     Clock,
     Composed,
     DeliveryFailure,
+    Guarantee,
     Intent,
     Mailbox,
     Message,
+    Pace,
     PermanentFailure,
     Receipt,
     Recipient,
@@ -50,6 +52,10 @@ class EmailChannel:
 
     name = "email"
     template = "mail"
+    guarantee = Guarantee.AT_LEAST_ONCE
+    reports = False
+    largest_document: int | None = None
+    pace: Pace | None = None
 
     def __init__(
         self, *, account_id: str, addresses: Addresses, smtp: SmtpAddress, relay: Relay, alarm: Callable[[str], None]

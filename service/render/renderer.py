@@ -122,13 +122,25 @@ class TemplateRenderer:
             except _TEMPLATE_FAULTS as exc:
                 raise TemplateError(f"{_place(exc, self._folders)} ({language.tag}): {_words(exc)}") from exc
 
-    def render(self, template: str, transaction: Transaction, *, purpose: Purpose, recipient: Recipient) -> Message:
+    def locale(self, transaction: Transaction) -> str:
+        """Return the tag of the reader's language."""
+        return self._language(transaction).tag
+
+    def render(
+        self,
+        template: str,
+        transaction: Transaction,
+        *,
+        purpose: Purpose,
+        recipient: Recipient,
+        link: str | None = None,
+    ) -> Message:
         """Return the message in the reader's language; raises `PermanentFailure` naming what could not be rendered."""
         if not transaction.invoice_number or not clean(transaction.invoice_number):
             raise PermanentFailure("the transaction has no invoice number")
         language = self._prepared(template, _DOCUMENT, transaction)
         with self._faults_named(language):
-            return self._message(template, language, transaction, purpose, recipient)
+            return self._message(template, language, transaction, purpose, recipient, link=link)
 
     def notice(self, template: str, transaction: Transaction, *, upcoming: Upcoming, recipient: Recipient) -> Message:
         """Return the notice of a purchase in the reader's language; raises as `render`."""
@@ -141,6 +153,9 @@ class TemplateRenderer:
         self._refuse_unpayable(transaction)
         if f"{template}/{name}.txt" not in self._templates:
             raise PermanentFailure(f"there is no template {template}/{name}.txt")
+        return self._language(transaction)
+
+    def _language(self, transaction: Transaction) -> Language:
         parties = (transaction.billing, transaction.customer)
         country = next((party.country for party in parties if party and party.country), None)
         return language_of(country, self._fallback, self._languages)
@@ -161,13 +176,20 @@ class TemplateRenderer:
             raise PermanentFailure("the transaction's currency is missing or unknown")
 
     def _message(
-        self, folder: str, language: Language, transaction: Transaction, purpose: Purpose, recipient: Recipient
+        self,
+        folder: str,
+        language: Language,
+        transaction: Transaction,
+        purpose: Purpose,
+        recipient: Recipient,
+        *,
+        link: str | None = None,
     ) -> Message:
         invoice = invoice_view(transaction, language.locale, self._timezone)
         document = file_name(language.translations.gettext("Invoice"), invoice.number)
-        own = {"invoice": invoice, "document": document, "copy": purpose is Purpose.RESEND}
+        own = {"invoice": invoice, "document": document, "copy": purpose is Purpose.RESEND, "link": link}
         message = self._rendered(f"{folder}/{_DOCUMENT}", language, transaction, recipient, own)
-        return replace(message, document_name=document)
+        return replace(message, document_name=document, link=link)
 
     def _notice(
         self, folder: str, language: Language, transaction: Transaction, upcoming: Upcoming, recipient: Recipient

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, bindparam, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, select, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -41,6 +41,14 @@ def database_now(*, plus: ColumnElement[int] | None = None) -> ColumnElement[dat
     return type_coerce(now if plus is None else now + plus, Instant)
 
 
+def now_of(connection: Connection, shift: int) -> datetime:
+    """Return the database's time, read now."""
+    return connection.execute(_NOW, {"shift": shift}).scalar_one()
+
+
 def shift(clock: Clock) -> int:
     """Return by how many microseconds a statement is to shift the database's clock: the process's own offset."""
     return microseconds(clock.offset)
+
+
+_NOW = select(database_now())

@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from service.delivery import (
-    NOTICE_ROUND,
     PROVIDER_LANE,
     RECONCILE,
     Arrival,
@@ -131,7 +130,7 @@ def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime)
     capture goes on; a cancelled one says that the customer has it. An address given for the resend
     goes as soon as that is accepted. A notice delivers nothing.
     """
-    if send.outcome is not Settled.ACCEPTED or send.round == NOTICE_ROUND:
+    if send.outcome is not Settled.ACCEPTED or send.round < 0:  # a notice, or a copy: none of a delivery's own rounds
         return held
     delivery = held.delivery
     of_its_round = send.round == delivery.round  # an earlier one ends nothing: the resend stays as it ended
@@ -147,6 +146,42 @@ def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime)
     if delivery.outcome is Outcome.CANCELLED:
         return replace(after, delivery=_customer_has_it(delivery))
     return _told_late(after, now, opens=of_its_round)
+
+
+def confirmed(send: Send, at: datetime, now: datetime) -> Send:
+    """Return a send that another party reported as delivered; `at` is that party's time."""
+    settled_at = send.settled_at or now
+    return replace(send, outcome=Settled.ACCEPTED, proof=Proof.REPORT, reported_at=at, settled_at=settled_at)
+
+
+def bounced(send: Send, at: datetime) -> Send:
+    """Return a send that another party reported as never delivered; one that was refused stays so."""
+    outcome = send.outcome if send.outcome is Settled.REFUSED else Settled.BOUNCED
+    return replace(send, outcome=outcome, reported_at=at)
+
+
+def send_confirmed(held: Held, before: Send, send: Send, begun_under: str | None, now: datetime) -> Held:
+    """Return the row after a report that a send was delivered: proof enough, also of one that was in doubt."""
+    after = held if before.outcome is Settled.ACCEPTED else send_settled(held, send, begun_under, now)
+    if send.round != held.delivery.round:
+        return after
+    return replace(after, delivery=replace(after.delivery, delivery_proof=Proof.REPORT))
+
+
+def send_bounced(held: Held, send: Send, now: datetime, why: str | None, *, has_it: bool) -> Held:
+    """Return the row after a report that an accepted send was never delivered: open again, captured or not.
+
+    Not if it was stopped, if somebody said that the customer has it, or (`has_it`) another send of the round arrived.
+    """
+    delivery = held.delivery
+    stated = delivery.stated_round == delivery.round
+    if send.outcome is not Settled.BOUNCED or send.round != delivery.round or stated or has_it:
+        return held
+    if delivery.outcome in (Outcome.CANCELLED, Outcome.SKIPPED):
+        return held
+    again = replace(_fresh(delivery), reason=f"not delivered by {send.channel}: {why}", no_send_before=None)
+    after = woken(replace(held, delivery=again), now)
+    return replace(after, told=after.wakes)  # whoever has it in hand must not close it as delivered
 
 
 def capture_settled(
@@ -287,6 +322,8 @@ def _reopened(delivery: Delivery) -> Delivery:
         bad_documents=0,
         patience_used=0.0,
         patience_since=None,
+        fallen="",
+        channel_since=None,
     )
 
 
@@ -302,6 +339,8 @@ def _fresh(delivery: Delivery) -> Delivery:
         errors=0,
         patience_used=0.0,
         patience_since=None,
+        fallen="",
+        channel_since=None,
     )
 
 

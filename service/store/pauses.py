@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete
 
 from service.delivery import PROVIDER_LANE, Job, Pause, Probe
-from service.store.clock import database_now
+from service.store.clock import database_now, now_of
 from service.store.tables import Instant, deliveries, jobs, microseconds, pauses, upsert
 
 _PAUSE = (
@@ -44,7 +44,7 @@ def pause(
     shift: int,
 ) -> bool:
     """As `Store.pause`."""
-    now = _now(connection, shift)
+    now = now_of(connection, shift)
     probe_at = None if probe_in is None else now + timedelta(seconds=probe_in)
     row = {"account_id": account_id, "key": lane, "reason": reason, "since": now, "paused_by": by}
     entered = upsert(connection, pauses).values(row | {"next_probe_at": probe_at, "probes": 0})
@@ -92,7 +92,7 @@ def take_probe(
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    until = _now(connection, shift) + timedelta(seconds=lease)
+    until = now_of(connection, shift) + timedelta(seconds=lease)
     token = secrets.token_hex(16)
     taken = (
         update(pauses)
@@ -108,7 +108,7 @@ def take_probe(
 
 def renew_probe(connection: Connection, probe: Probe, *, lease: float, shift: int) -> None:
     """As `Store.renew_probe`."""
-    until = _now(connection, shift) + timedelta(seconds=lease)
+    until = now_of(connection, shift) + timedelta(seconds=lease)
     connection.execute(update(pauses).where(_tried_by(probe)).values(probe_until=until))
 
 
@@ -121,7 +121,7 @@ def end_probe(connection: Connection, probe: Probe, *, fault: str | None, next_i
     again = {
         "reason": fault,
         "probes": probe.probes + 1,
-        "next_probe_at": _now(connection, shift) + timedelta(seconds=next_in),
+        "next_probe_at": now_of(connection, shift) + timedelta(seconds=next_in),
         "probe_token": None,
         "probe_until": None,
     }
@@ -145,7 +145,7 @@ def _end(connection: Connection, account_id: str, lane: str, ending: ReturningDe
     since = connection.execute(ending).scalar_one_or_none()
     if since is None:
         return False
-    now = _now(connection, shift)
+    now = now_of(connection, shift)
     others = {pause.lane: min(pause.since, now) for pause in in_force(connection, account_id)}
     if lane != PROVIDER_LANE:
         _stand_still(connection, account_id, deliveries.c.lane == lane, since, others.get(PROVIDER_LANE, now))
@@ -185,7 +185,7 @@ def _stand_still(
 
 def take_job(connection: Connection, name: str, *, every: float, lease: float, shift: int) -> Job | None:
     """As `Store.take_job`."""
-    now = _now(connection, shift)
+    now = now_of(connection, shift)
     token = secrets.token_hex(16)
     until = now + timedelta(seconds=lease)
     turn = upsert(connection, jobs).values(name=name, token=token, leased_until=until)
@@ -207,14 +207,7 @@ def end_job(connection: Connection, job: Job, *, done: bool, note: str | None, s
     """As `Store.end_job`; nothing, when the turn has passed on to another."""
     values: dict[str, object] = {"token": None, "leased_until": None}
     if done:
-        values |= {"last_run_at": _now(connection, shift), "note": note}
+        values |= {"last_run_at": now_of(connection, shift), "note": note}
     elif note is not None:
         values["note"] = note
     connection.execute(update(jobs).where(jobs.c.name == job.name, jobs.c.token == job.token).values(values))
-
-
-def _now(connection: Connection, shift: int) -> datetime:
-    return connection.execute(_NOW, {"shift": shift}).scalar_one()
-
-
-_NOW = select(database_now())

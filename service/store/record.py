@@ -28,15 +28,18 @@ from service.delivery import (
     Members,
     News,
     Outcome,
+    Pace,
     Pause,
     Probe,
     Purchase,
     Received,
+    Report,
+    Reported,
     Request,
     Schedule,
     Send,
 )
-from service.store import alerts, claims, concerns, erasure, pauses, purchases, queries, search, work
+from service.store import alerts, claims, concerns, erasure, paces, pauses, purchases, queries, receipts, search, work
 from service.store.book import Book
 from service.store.clock import shift
 from service.store.engines import Engines
@@ -113,6 +116,32 @@ class SqlStore:
     async def settle_send(self, send: Send, entries: Sequence[Entry]) -> None:
         """As `Store.settle_send`; raises `KeyError` for an unknown delivery."""
         await self._change(send.delivery_id, partial(work.settle_send, send=send, entries=entries), sends=True)
+
+    async def report(self, account_id: str, report: Report) -> Reported:
+        """As `Store.report`."""
+        send = await self._read(partial(receipts.about, account_id=account_id, report=report))
+        if send is None:
+            return await self._writer.write(Write(apply=partial(receipts.keep, account_id=account_id, report=report)))
+        apply = partial(receipts.apply, account_id=account_id, report=report)
+        return await self._change(
+            send.delivery_id, partial(apply, delivery_id=send.delivery_id, send_id=send.id), sends=True
+        )
+
+    async def unmatched_reports(self, account_id: str) -> tuple[Report, ...]:
+        """As `Store.unmatched_reports`."""
+        return await self._read(partial(receipts.unmatched, account_id=account_id, shift=shift(self._clock)))
+
+    async def take_turn(self, account_id: str, lane: str, pace: Pace) -> float:
+        """As `Store.take_turn`."""
+        return await self._writer.write(
+            Write(apply=lambda book: paces.take_turn(book.connection, account_id, lane, pace, book.shift))
+        )
+
+    async def fall_from(self, account_id: str, lane: str, after: float) -> int:
+        """As `Store.fall_from`."""
+        return await self._writer.write(
+            Write(apply=lambda book: paces.fall_from(book.connection, account_id, lane, after, book.shift))
+        )
 
     async def begin_capture(self, claim: Claim, capture: Capture) -> None:
         """As `Store.begin_capture`; raises `ValueError` as `receive`."""

@@ -11,7 +11,7 @@ from service.store.engines import Engines, engines, unbound
 from service.store.errors import SchemaOutdated, unavailable
 from service.store.tables import jobs, upsert
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """All versions this program knows, oldest first: the files in migrations/versions."""
 
 _VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))

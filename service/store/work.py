@@ -91,9 +91,14 @@ def settle_send(book: Book, send: Send, entries: Sequence[Entry]) -> None:
         begun_under = known.lease_token
         if known.value.outcome is send.outcome:
             return  # told twice
-        if known.value.outcome is not Settled.ACCEPTED:
+        if known.value.outcome not in (Settled.ACCEPTED, Settled.BOUNCED):
             settled = replace(
-                known.value, outcome=send.outcome, answer=send.answer, proof=send.proof, settled_at=send.settled_at
+                known.value,
+                outcome=send.outcome,
+                answer=send.answer,
+                proof=send.proof,
+                settled_at=send.settled_at,
+                remote_id=send.remote_id,
             )
             book.sends.put(send.id, replace(known, value=settled))
     book.put(life.send_settled(held, send, begun_under, book.now), *entries)

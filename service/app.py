@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from service.clock import SystemClock
 from service.comparing import EVERY as COMPARED_EVERY
 from service.comparing import Comparison
 from service.concerns import findings
-from service.decide import Rules
+from service.decide import Promise, Rules
 from service.delivery import (
     PROVIDER_LANE,
     CaptureOrder,
@@ -71,6 +71,7 @@ from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.results import open_results
 from service.retention import EVERY as RETENTION_EVERY
 from service.retention import retention
+from service.routing import Routes
 from service.serving import listen, serving
 from service.settings import Need, Settings, SettingsError, load_settings
 from service.statement import Auditor
@@ -127,7 +128,7 @@ async def open_app(
         renderer = renderer_of(settings, channels)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock, timeouts))
-        rules = rules_of(settings)
+        rules = replace(rules_of(settings), promises=promises_of(channels))
         capture_first = settings.capture_order is CaptureOrder.BEFORE_DELIVERY
         trial = settings.bytes_in_hand // 4 if capture_first else 0
         parts = Parts(
@@ -143,6 +144,7 @@ async def open_app(
             clock=clock,
             jitter=jitter,
             metrics=metrics,
+            routes=Routes(default=settings.channels),
         )
         worker = Worker(
             store=store,
@@ -236,6 +238,11 @@ def rules_of(settings: Settings) -> Rules:
         group_notice=settings.group_notice,
         holiday_country=settings.holiday_country,
     )
+
+
+def promises_of(channels: Sequence[Channel]) -> tuple[Promise, ...]:
+    """Return what the channels say of what happens to a message that is handed over twice."""
+    return tuple(Promise(channel=c.name, guarantee=c.guarantee, reports=c.reports) for c in channels)
 
 
 def reconciler_of(settings: Settings, store: Store, payments: Dintero, clock: Clock, metrics: Metrics) -> Reconciler:

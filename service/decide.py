@@ -9,7 +9,6 @@ from service.capture import capture_reference
 from service.delivery import (
     HAD_IT,
     HELD,
-    NOTICE_ROUND,
     PROVIDER_LANE,
     RECONCILE,
     AccountFailure,
@@ -17,12 +16,15 @@ from service.delivery import (
     Capture,
     CaptureEvent,
     CaptureOrder,
+    ContentGate,
     DecidedBy,
     Delivery,
     GroupAddresses,
+    Guarantee,
     Kind,
     Outcome,
     PermanentFailure,
+    Proof,
     Purpose,
     Resolution,
     Send,
@@ -41,6 +43,8 @@ OLDER_THAN_THE_RECORD = timedelta(hours=24)
 LOOK_AGAIN_AFTER = 3600.0
 CLOCKS_DIFFER = timedelta(seconds=60)
 LONGEST_DELAY = 86400.0
+WAIT_FOR_REPORT = 6 * 3600.0
+"""Seconds before what may have arrived is sent again where a report may still tell (channels.md 2.3)."""
 IN_DOUBT = frozenset({Settled.OPEN, Settled.UNCONFIRMED})
 _MAY_HAVE_ARRIVED = IN_DOUBT | {Settled.ACCEPTED}
 _ENDED = {
@@ -49,6 +53,15 @@ _ENDED = {
     Standing.FAILED: "failed",
     Standing.REFUNDED: "refunded",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a channel says of itself; see `Channel`."""
+
+    channel: str
+    guarantee: Guarantee
+    reports: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +81,16 @@ class Rules:
     group_addresses: GroupAddresses = field(default=GroupAddresses())  # where consolidated invoices go before all else
     group_notice: bool = False  # whether customers are told at each grouped purchase on which invoice it will be
     holiday_country: str | None = None  # whose public holidays count, instead of the billing country's
+    fallback_after: float = 86400.0  # of trying one channel, before the next one has its turn
+    capture_delay: float = 0.0  # between a send and its capture, for early bounces
+    content_gate: ContentGate = ContentGate.WARN
+    cancel_notice: bool = False  # whether customers are told that an invoice they have was cancelled
+    promises: tuple[Promise, ...] = ()
+
+    def promise(self, channel: str) -> Promise:
+        """Return what a channel promises; of one that is not there any more, nothing."""
+        unknown = Promise(channel=channel, guarantee=Guarantee.AT_LEAST_ONCE)
+        return next((promise for promise in self.promises if promise.channel == channel), unknown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +115,7 @@ class Wait:
     no_send: bool = False  # a wake-up may bring the look forward, but not the send
     document: bool = False  # the document would not do: once through the schedule is enough
     nothing_yet: bool = False  # giving up on this leaves it open to a later callback
+    at_most: float | None = None  # seconds, whatever the schedule says: another channel has its turn then
     fault: Fault | None = None
 
 
@@ -106,6 +130,7 @@ class Close:
     alarm: str | None = None
     voided: bool = False
     held: bool = False  # nothing went wrong, and nothing is sent until a person says so
+    of_channel: str | None = None  # only this channel cannot do it: the next one of the route may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,16 +276,25 @@ def by_due_date(delivery: Delivery, transaction: Transaction, rules: Rules, now:
 
 
 def delivered(delivery: Delivery, sends: Sequence[Send]) -> bool:
-    """Tell whether this round is delivered: an accepted send of it, or a person's word."""
-    if delivery.stated_round == delivery.round or (delivery.round == 0 and delivery.delivered_at is not None):
+    """Tell whether this round is delivered: an accepted send of it that did not bounce, or a person's word."""
+    of_round = [send.outcome for send in sends if send.round == delivery.round]
+    if delivery.stated_round == delivery.round or Settled.ACCEPTED in of_round:
         return True
-    return any(send.round == delivery.round and send.outcome is Settled.ACCEPTED for send in sends)
+    return delivery.round == 0 and delivery.delivered_at is not None and Settled.BOUNCED not in of_round
+
+
+def fallen(delivery: Delivery, sends: Sequence[Send]) -> frozenset[str]:
+    """Return the channels that this round is done with: refused for good, out of time, or bounced."""
+    of_round = {send.channel for send in sends if send.round == delivery.round and send.outcome is Settled.BOUNCED}
+    return frozenset(delivery.fallen.split(",")) - {""} | of_round
 
 
 def may_have_it(delivery: Delivery, sends: Sequence[Send]) -> bool:
     """Tell whether the customer has the invoice, or may have: of this round or an earlier one."""
-    of_invoice = (send for send in sends if send.round != NOTICE_ROUND)
-    return delivery.delivered_at is not None or any(send.outcome in _MAY_HAVE_ARRIVED for send in of_invoice)
+    outcomes = {send.outcome for send in sends if send.round >= 0}
+    if outcomes & _MAY_HAVE_ARRIVED:
+        return True
+    return delivery.delivered_at is not None and Settled.BOUNCED not in outcomes
 
 
 def is_copy(delivery: Delivery, sends: Sequence[Send]) -> bool:
@@ -282,9 +316,9 @@ def next_effect(
     if transaction.collection.paid and delivery.delivered_at is None and not has_it:
         return Close(outcome=Outcome.SKIPPED, reason="already paid")
     if has_it and begun:
-        return Close(outcome=Outcome.COMPLETED)
+        return Close(outcome=Outcome.COMPLETED, reason=by_fallback(delivery, sends))
     if has_it:
-        return StartCapture()
+        return early_bounces(delivery, rules, now) or StartCapture()
     capture_first = rules.order is CaptureOrder.BEFORE_DELIVERY and not begun
     effect = StartCapture() if capture_first else next_send(delivery, sends, rules, now)
     late = by_due_date(delivery, transaction, rules, now)
@@ -296,11 +330,34 @@ def next_effect(
     return late
 
 
-def by_invoice(delivery: Delivery, transaction: Transaction, invoice: Delivery, rules: Rules) -> Decision:
+def early_bounces(delivery: Delivery, rules: Rules, now: datetime) -> Wait | None:
+    """Leave bounces time to come before the collection starts (CAPTURE_DELAY); nothing bounces that a person saw."""
+    if delivery.delivered_at is None or delivery.delivery_proof in (Proof.PERSON, Proof.REPORT):
+        return None
+    left = rules.capture_delay - (now - delivery.delivered_at).total_seconds()
+    if left <= 0:
+        return None
+    return Wait(reason="delivered; captured after CAPTURE_DELAY", lane=PROVIDER_LANE, runs=False, seconds=left)
+
+
+def by_fallback(delivery: Delivery, sends: Sequence[Send]) -> str | None:
+    """Say by what the customer has it, where that is not the channel that was to be."""
+    before = fallen(delivery, sends)
+    arrived = [send.channel for send in sends if send.round == delivery.round and send.outcome is Settled.ACCEPTED]
+    if not before or not arrived:
+        return None
+    return f"delivered by {arrived[-1]}, after {', '.join(sorted(before))} had not worked"
+
+
+def by_invoice(
+    delivery: Delivery, transaction: Transaction, invoice: Delivery, rules: Rules, now: datetime
+) -> Decision:
     """Say what comes next for a purchase that was billed: it is captured once its invoice is delivered, or before."""
     begun, number = transaction.collection.begun, transaction.invoice_number
     if delivery.delivered_at is not None:
-        return Close(outcome=Outcome.COMPLETED) if begun else StartCapture()
+        if begun:
+            return Close(outcome=Outcome.COMPLETED)
+        return early_bounces(delivery, rules, now) or StartCapture()
     if invoice.outcome in (Outcome.SKIPPED, Outcome.CANCELLED):
         return Close(outcome=invoice.outcome, reason=f"its invoice {number} was {invoice.outcome}: {invoice.reason}")
     if rules.order is CaptureOrder.BEFORE_DELIVERY and not begun:
@@ -310,24 +367,40 @@ def by_invoice(delivery: Delivery, transaction: Transaction, invoice: Delivery, 
 
 def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: datetime) -> Decision:
     """Say whether a message may go now; a send in doubt has its own bounded repeats."""
-    doubtful = [send for send in sends if send.round == delivery.round and send.outcome in IN_DOUBT]
-    if doubtful:
-        used = sum(send.purpose is Purpose.REPEAT for send in doubtful)
-        if used >= rules.unconfirmed_retries:
-            return Close(
-                outcome=Outcome.FAILED,
-                reason="it is not known whether the customer got it; find out, then `deliveries resolve`",
-                alarm="alarm.unconfirmed",
-            )
-        left = (doubtful[-1].begun_at - now).total_seconds() + rules.unconfirmed_delay
-        if left > 0:
-            return Wait(reason="it is not known whether the last send arrived", seconds=left, no_send=True)
+    over = fallen(delivery, sends)
+    doubtful = [
+        send for send in sends if send.round == delivery.round and send.outcome in IN_DOUBT and send.channel not in over
+    ]
+    if doubtful and (verdict := _in_doubt(doubtful, rules, now)):
+        return verdict
     if delivery.no_send_before and delivery.no_send_before > now:
         left = (delivery.no_send_before - now).total_seconds()
         return Wait(reason=delivery.reason or "not to be sent yet", seconds=left, no_send=True)
     if doubtful:
         return Deliver(purpose=Purpose.REPEAT, again=doubtful[-1])
     return Deliver(purpose=Purpose.RESEND if is_copy(delivery, sends) else Purpose.FIRST)
+
+
+def _in_doubt(doubtful: Sequence[Send], rules: Rules, now: datetime) -> Wait | Close | None:
+    """Say whether what may have arrived is repeated now; that is as its channel can promise."""
+    last = doubtful[-1]
+    promise = rules.promise(last.channel)
+    if promise.guarantee is Guarantee.IDEMPOTENT:
+        return None
+    repeats = 0 if promise.guarantee is Guarantee.AT_MOST_ONCE else rules.unconfirmed_retries
+    used = sum(send.purpose is Purpose.REPEAT for send in doubtful)
+    if used >= repeats:
+        return Close(
+            outcome=Outcome.FAILED,
+            reason="it is not known whether the customer got it; find out, then `deliveries resolve`",
+            alarm="alarm.unconfirmed",
+            of_channel=last.channel,
+        )
+    delay = max(rules.unconfirmed_delay, WAIT_FOR_REPORT) if promise.reports else rules.unconfirmed_delay
+    left = (last.begun_at - now).total_seconds() + delay
+    if left > 0:
+        return Wait(reason="it is not known whether the last send arrived", seconds=left, no_send=True)
+    return None
 
 
 def open_capture(captures: Sequence[Capture]) -> Capture | None:
@@ -406,11 +479,20 @@ def after_failed_capture(event: CaptureEvent) -> Wait | Close:
 
 
 def on_failure(
-    failure: Exception, *, lane: str, of: str | None = None, no_send: bool = False, nothing_yet: bool = False
+    failure: Exception,
+    *,
+    lane: str,
+    of: str | None = None,
+    no_send: bool = False,
+    nothing_yet: bool = False,
+    of_channel: str | None = None,
 ) -> Wait | Close:
-    """Turn an adapter's failure into what comes next; `of` is the lane that it came from, if not where to wait."""
+    """Turn an adapter's failure into what comes next; `of` is the lane that it came from, if not where to wait.
+
+    `of_channel` is the channel that failed, where another one may do.
+    """
     if isinstance(failure, PermanentFailure):
-        return Close(outcome=Outcome.FAILED, reason=failure.reason)
+        return Close(outcome=Outcome.FAILED, reason=failure.reason, of_channel=of_channel)
     if isinstance(failure, UnconfirmedFailure):
         return Wait(reason=failure.reason, lane=lane, nothing_yet=nothing_yet)
     assert isinstance(failure, TransientFailure), failure
@@ -433,6 +515,8 @@ def on_failure(
 
 def delay_of(wait: Wait, postponed: int, rules: Rules, jitter: Callable[[], float]) -> float:
     """Return the seconds to wait: the schedule's, give or take a tenth, or longer when the other side says so."""
+    if wait.at_most is not None:
+        return min(wait.at_most, delay_of(replace(wait, at_most=None), postponed, rules, jitter))
     if wait.seconds is not None:
         return wait.seconds
     planned = rules.retry_delays[min(postponed, len(rules.retry_delays) - 1)] * (0.9 + 0.2 * jitter())

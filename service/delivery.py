@@ -105,6 +105,10 @@ class Purpose(StrEnum):
     COURTESY = "courtesy"  # a copy by another channel beside the one that counts
 
 
+BESIDE = frozenset({Purpose.CANCELLED, Purpose.COURTESY})
+"""Why a message is sent beside the one that counts."""
+
+
 class Settled(StrEnum):
     """How an intent (a send or a capture) ended; `OPEN` is an intent whose outcome nobody has written yet."""
 
@@ -726,6 +730,53 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InvoicePage:
+    """What the page behind a link shows of one invoice. `amount` is in minor units, `locale` the reader's language."""
+
+    delivery_id: str
+    locale: str
+    invoice_number: str
+    amount: int
+    currency: str  # ISO 4217
+    invoice_date: date | None = None
+    due_date: date | None = None
+    payment_reference: str | None = None
+    merchant_reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLink:
+    """A row of `links`: one link to one delivery's document. Times are the database's, `created_at` the process's.
+
+    `sealed` holds the token and the `InvoicePage`; it is empty once the link is over and its document deleted.
+    """
+
+    token_hash: str = field(repr=False)  # SHA-256 of the token, hex
+    delivery_id: str
+    account_id: str
+    document_sha256: str
+    sealed: bytes = field(repr=False)
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    opened_at: datetime | None = None  # when the document was first asked for: a hint, for scanners do that, too
+    renewed_at: datetime | None = None  # when a new link was last asked for on its page
+
+    @property
+    def document_name(self) -> str:
+        """Under which its document is kept: the account, when the link was made, and what it is known by."""
+        return f"{self.account_id}/{self.created_at:%Y%m%d%H%M%S}-{self.token_hash}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """A link that somebody followed. Without a page it has expired, and nothing is shown of the invoice any more."""
+
+    link: KeptLink
+    page: InvoicePage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
     """A callback that was found authentic. Only the id is taken from it."""
 
@@ -1170,6 +1221,54 @@ class Links(Protocol):
         """
 
 
+class Vault(Protocol):
+    """Where sealed documents are kept, by all processes; every method raises `TransientFailure` when it cannot.
+
+    A name is `account/…`, of letters, digits, dots, hyphens and underscores otherwise.
+    """
+
+    async def put(self, name: str, sealed: bytes) -> None:
+        """Keep a document so that it outlives a crash. Twice is as once; another with that name is replaced whole."""
+
+    async def get(self, name: str) -> bytes | None:
+        """Return a document, None when there is none."""
+
+    async def delete(self, name: str) -> None:
+        """Forget a document, if there is one."""
+
+    async def names(self, account_id: str, *, after: str | None = None) -> tuple[str, ...]:
+        """Return up to 500 names of an account's documents in their order, those after `after`."""
+
+
+class Pages(Protocol):
+    """The invoice pages as a browser sees them. Every method raises `StoreUnavailable` when it cannot answer."""
+
+    async def look(self, token: str) -> Visit | None:
+        """Return what a token leads to, None when it is unknown or revoked. Looking changes nothing."""
+
+    async def document(self, visit: Visit, *, opened: bool) -> bytes | None:
+        """Return the invoice, None when it is not there; `opened` is noted, once. Raises `TransientFailure`."""
+
+    async def renew(self, visit: Visit) -> None:
+        """Have the message sent again to the address on record, at most once a day for a link."""
+
+
+class PageRenderer(Protocol):
+    """Turns what a page shows into HTML; `asked` says what the reader's browser asks for (Accept-Language)."""
+
+    def page(self, page: InvoicePage, *, document_url: str) -> str:
+        """Return the page of an invoice in its reader's language."""
+
+    def expired(self, *, asked: str | None, renewed: bool) -> str:
+        """Return the page of a link that is over; `renewed`: a new one was asked for just now."""
+
+    def missing(self, *, asked: str | None) -> str:
+        """Return the page for what there is not."""
+
+    def document_name(self, page: InvoicePage) -> str:
+        """Return the file name of the invoice, in ASCII."""
+
+
 class Renderer(Protocol):
     """Turns a transaction into a message; a pure function of its arguments, the templates and the brand."""
 
@@ -1385,6 +1484,51 @@ class Store(Protocol):
 
     async def erase_old(self, account_id: str, before: datetime, *, limit: int, entry: Entry) -> int:
         """Erase, as `erase`, up to `limit` of an account's deliveries that were closed before then; return how many."""
+
+    async def keep_link(self, link: KeptLink) -> KeptLink:
+        """Enter a link, unless one to the delivery's document is in force; return the one that is.
+
+        That one is then in force at least as long as `link` would have been. Raises `KeyError`.
+        """
+
+    async def link(self, token_hash: str) -> KeptLink | None:
+        """Return the link with this hash of its token."""
+
+    async def links_of(self, delivery_id: str) -> tuple[KeptLink, ...]:
+        """Return a delivery's links, oldest first."""
+
+    async def open_link(self, token_hash: str) -> None:
+        """Note that the document behind a link was asked for; only the first time counts."""
+
+    async def renew_link(self, link: KeptLink, request: Request) -> bool:
+        """As `resend`, if the delivery is completed and no new link was asked for on this one's page for a day."""
+
+    async def revoke_links(self, delivery_id: str, request: Request) -> int:
+        """End what links of a delivery are in force; return how many. Raises `KeyError`."""
+
+    async def drop_link(self, token_hash: str) -> None:
+        """End a link that cannot be read any more, as its key was changed."""
+
+    async def ended_links(self, account_id: str) -> tuple[KeptLink, ...]:
+        """Return up to 200 links that are over and still hold something."""
+
+    async def empty_links(self, token_hashes: Sequence[str]) -> None:
+        """Forget what these links hold; their documents have been deleted."""
+
+    async def known_links(self, token_hashes: Sequence[str]) -> frozenset[str]:
+        """Return which of these there are."""
+
+    async def put_document(self, name: str, sealed: bytes) -> None:
+        """As `Vault.put`, in the database."""
+
+    async def document(self, name: str) -> bytes | None:
+        """As `Vault.get`."""
+
+    async def delete_document(self, name: str) -> None:
+        """As `Vault.delete`."""
+
+    async def document_names(self, account_id: str, *, after: str | None = None) -> tuple[str, ...]:
+        """As `Vault.names`."""
 
     async def counts(self) -> Counts:
         """Return the figures for `/metrics`."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from service.chain import Fields, detail_hash, line_hash, moment
-from service.delivery import NOTICE_ROUND, Capture, Dossier, Link, Proof, Send, Settled, Step
+from service.delivery import Capture, Dossier, Link, Proof, Send, Settled, Step
 from service.privacy import ERASED
 from service.record_json import delivery_json
 
@@ -144,7 +144,7 @@ def rests_on(dossier: Dossier) -> str:
     if delivery.delivery_proof is Proof.PERSON:
         said = _last_statement(dossier.links)
         return f"A person's word, given {at}. The history says of it: {said or 'the words were erased'}."
-    of_invoice = (send for send in reversed(dossier.sends) if send.round != NOTICE_ROUND)
+    of_invoice = (send for send in reversed(dossier.sends) if send.round >= 0)
     sent = next((send for send in of_invoice if send.outcome is Settled.ACCEPTED), None)
     if delivery.delivery_proof is Proof.REPORT:
         return f"A report of {sent.channel if sent else 'the channel'} that it reached the customer, known {at}."

@@ -22,6 +22,11 @@ class Lanes:
         self._blocked: dict[str, set[str]] = {name: set() for name in self.names}  # ids of deliveries
         self.any_at_fault = False
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one channel."""
+        return len(self.names) > len((PROVIDER_LANE, "one channel"))
+
     def free(self, lane: str) -> int:
         """Return how many more deliveries of a lane may be in hand."""
         return self._most[lane] - self._taken[lane]

@@ -33,6 +33,7 @@ from service.pipeline import Passed, Pipeline
 POISONED_AFTER = 5
 SUSPECTS_EVERY = 30.0
 STRAYS_EVERY = 600.0
+FALL_EVERY = 60.0
 ALONE_SECONDS = 20.0
 CHECK_SECONDS = 90.0
 _log = structlog.get_logger()
@@ -78,6 +79,7 @@ class Worker:
         self._suspects_after = SUSPECTS_EVERY
         self._suspect: asyncio.Task[Fault | None] | None = None
         self._adopted_at: float | None = None
+        self._fell_at: float | None = None
         self._looked_at: float | None = None
         self._stopping = asyncio.Event()
 
@@ -113,6 +115,7 @@ class Worker:
         await self._adopt_strays()
         while True:
             await self._look_at_pauses()
+            await self._fall_back()
             claimed = await self._claim_all()
             if not claimed and await self._claim_suspect() is None and not self._probes:
                 return passes
@@ -126,6 +129,7 @@ class Worker:
         try:
             await self._adopt_strays()
             await self._look_at_pauses()
+            await self._fall_back()
             overdue = self._clock.monotonic() - self._suspects_at > self._suspects_after
             if overdue:  # before the others, who would take every slot that comes free
                 await self._look_for_a_suspect()
@@ -146,6 +150,16 @@ class Worker:
             self._adopted_at = now
             if moved:
                 _log.info("service.adopted", count=moved)
+
+    async def _fall_back(self) -> None:
+        """Take what has waited too long for a paused channel up again: another one may have its turn."""
+        now = self._clock.monotonic()
+        if not self._lanes.several or (self._fell_at is not None and now - self._fell_at < FALL_EVERY):
+            return
+        self._fell_at = now
+        for pause in await self._store.pauses(self._account_id):
+            if pause.lane != PROVIDER_LANE:
+                await self._store.fall_from(self._account_id, pause.lane, self._rules.fallback_after)
 
     async def _claim_all(self) -> int:
         claimed, self._more = 0, False

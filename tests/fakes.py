@@ -198,14 +198,23 @@ class FakePayments:
 class FakeChannel:
     """A channel that keeps what it is given; `plan` holds failures to raise (or a function to call) first."""
 
-    name = "email"
     template = "mail"
-    guarantee = Guarantee.AT_LEAST_ONCE
-    reports = False
-    largest_document: int | None = None
-    pace: Pace | None = None
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        name: str = "email",
+        *,
+        guarantee: Guarantee = Guarantee.AT_LEAST_ONCE,
+        reports: bool = False,
+        largest_document: int | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.name = name
+        self.guarantee = guarantee
+        self.reports = reports
+        self.largest_document = largest_document
+        self.pace = pace
+        self.reaches = True
         self.sent: list[Composed] = []
         self.plan: list[Exception | Callable[[], None]] = []
         self.checks = 0
@@ -213,7 +222,7 @@ class FakeChannel:
 
     def recipient(self, transaction: Transaction, *, to: str | None = None) -> Recipient:
         address = to or (transaction.billing.email if transaction.billing else None)
-        if address is None:
+        if address is None or not self.reaches:
             raise PermanentFailure("no usable e-mail address")
         return Recipient(address=address, key=hashlib.sha256(address.encode()).hexdigest(), masked="o***@x.example")
 
@@ -229,13 +238,25 @@ class FakeChannel:
                 raise step
             step()
         self.sent.append(composed)
-        return Receipt(answer="250 2.0.0 queued as 1")
+        return Receipt(answer="250 2.0.0 queued as 1", remote_id=f"{self.name}-{len(self.sent)}")
 
     async def check(self) -> str:
         self.checks += 1
         if self.checks_plan:
             raise self.checks_plan.pop(0)
         return "fine"
+
+
+class FakeLinks:
+    """Keeps documents behind links that tell whose they are."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def link(self, delivery: Delivery, transaction: Transaction, document: bytes, *, locale: str) -> str:
+        assert transaction.invoice_number
+        self.kept[delivery.id] = document
+        return f"https://x.example/i/{delivery.id}?{locale}"
 
 
 class FakeRenderer:
@@ -269,7 +290,7 @@ class FakeInspector:
     """Finds one page in everything."""
 
     def __init__(self) -> None:
-        self.text: str | None = None
+        self.text: str | None = "an invoice"
 
     async def inspect(self, document: bytes) -> Inspected:
         assert document

@@ -2,17 +2,27 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from service.decide import Rules
+from service.decide import Promise, Rules
 from service.delivery import PROVIDER_LANE, Arrival, CaptureOrder, Delivery, Result, Step, Store
 from service.metrics import Metrics
 from service.pipeline import Parts, Pipeline, Room
+from service.routing import Routes
 from service.store import open_store
 from service.worker import Worker
-from tests.fakes import ACCOUNT, FakeChannel, FakeInspector, FakePayments, FakeRenderer, MovedClock, a_transaction
+from tests.fakes import (
+    ACCOUNT,
+    FakeChannel,
+    FakeInspector,
+    FakeLinks,
+    FakePayments,
+    FakeRenderer,
+    MovedClock,
+    a_transaction,
+)
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 ID = f"{ACCOUNT}.a"
@@ -40,31 +50,40 @@ class Bench:
     renderer: FakeRenderer
     rules: Rules = RULES
     born_at: datetime = LONG_AGO
+    others: tuple[FakeChannel, ...] = ()  # those that come after `channel`
+    routes: Routes | None = None
+    links: FakeLinks | None = None
+    inspector: FakeInspector = field(default_factory=FakeInspector)
 
     def worker(self, *, stop_grace: float = 5, alone: float = 20, concurrency: int = 4) -> Worker:
         metrics = Metrics()
+        channels = (self.channel, *self.others)
+        promises = tuple(Promise(channel=c.name, guarantee=c.guarantee, reports=c.reports) for c in channels)
+        rules = replace(self.rules, promises=promises)
         parts = Parts(
             store=self.store,
             payments=self.payments,
-            channels=(self.channel,),
+            channels=channels,
             renderer=self.renderer,
-            inspector=FakeInspector(),
-            rules=self.rules,
+            inspector=self.inspector,
+            rules=rules,
             room=Room(limit=2**26, largest=2**20),
             trial_room=Room(limit=2**26, largest=2**20),
             born_at=self.born_at,
             clock=self.clock,
             jitter=lambda: 0.5,
             metrics=metrics,
+            routes=self.routes or Routes(default=tuple(channel.name for channel in channels)),
+            links=self.links,
         )
         return Worker(
             store=self.store,
             pipeline=Pipeline(parts),
-            rules=self.rules,
+            rules=rules,
             clock=self.clock,
             metrics=metrics,
             account_id=ACCOUNT,
-            tries={self.channel.name: self.channel.check, PROVIDER_LANE: self.payments.check},
+            tries={**{channel.name: channel.check for channel in channels}, PROVIDER_LANE: self.payments.check},
             concurrency=concurrency,
             lease=60,
             stop_grace=stop_grace,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from service.decide import (
+    Close,
     Decision,
     Deliver,
     Ending,
@@ -13,9 +14,11 @@ from service.decide import (
     next_effect,
 )
 from service.delivery import Claim, Kind, Outcome, Standing
+from service.pipeline.asides import courtesy, tell_cancelled
 from service.pipeline.capturing import settle_open_capture, start_capture
 from service.pipeline.consolidating import gather
 from service.pipeline.ending import end, look_at_closed
+from service.pipeline.falling import fall, tire
 from service.pipeline.invoicing import next_of_invoice
 from service.pipeline.purchasing import had_it, next_of_purchase
 from service.pipeline.reading import learn_collection, read, resolve
@@ -42,7 +45,10 @@ class Pipeline:
         await gather(work)  # once in a pass: what is decided and prepared rests on one set of purchases
         if claim.delivery.outcome in (Outcome.COMPLETED, Outcome.FAILED):
             return await look_at_closed(work)
-        return end(work, await _run(work))
+        ending = await _run(work)
+        if isinstance(ending, Close) and ending.voided:
+            await tell_cancelled(work)
+        return end(work, ending)
 
     async def abandon(self, claim: Claim) -> None:
         """Say of what a dead process left of a delivery that is given up that its outcome is not known."""
@@ -65,16 +71,26 @@ def _work(parts: Parts, claim: Claim, move: Callable[[str], bool]) -> Work:
 async def _run(work: Work) -> Ending:
     await settle_open_sends(work)  # first: however the pass ends, the record says what is in doubt
     decision = await read(work) or await _next(work)
-    while isinstance(decision, Deliver | StartCapture):
-        act = deliver(work, decision) if isinstance(decision, Deliver) else start_capture(work)
-        # An effect that succeeded says nothing; what comes next rests on a new read.
-        decision = await act or await read(work) or await _next(work)
-    return decision
+    while True:
+        if isinstance(decision, Close) and decision.of_channel is not None:
+            closing = decision
+            try:
+                decision = fall(work, decision) or await _next(work)
+            except LookupError:
+                return closing
+        elif isinstance(decision, Deliver | StartCapture):
+            act = deliver(work, decision) if isinstance(decision, Deliver) else start_capture(work)
+            # An effect that succeeded says nothing; what comes next rests on a new read.
+            decision = await act or await read(work) or await _next(work)
+            await courtesy(work)
+        else:
+            return decision
 
 
 async def _next(work: Work) -> Decision:
     now, transaction = work.parts.clock.now(), work.known
     if work.delivery.kind is Kind.GROUPED:
+        tire(work)
         return await next_of_invoice(work)
     sends = (*work.sends, *await had_it(work)) if transaction.standing is Standing.VOIDED else work.sends
     verdict: Ending | None = by_standing(work.delivery, transaction, sends, now)
@@ -86,4 +102,5 @@ async def _next(work: Work) -> Decision:
         return verdict
     verdict = by_age(work.delivery, transaction, work.captures, work.parts.rules, work.parts.born_at)
     learn_collection(work)
+    tire(work)
     return verdict or next_effect(work.delivery, transaction, work.sends, work.parts.rules, database_now(work))

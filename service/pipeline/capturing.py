@@ -11,6 +11,7 @@ from service.decide import (
     Told,
     Wait,
     after_failed_capture,
+    by_fallback,
     delivered,
     new_failure,
     on_failure,
@@ -110,7 +111,7 @@ async def _answered(work: Work, capture: Capture, answer: CaptureAnswer, began: 
         work.transaction = answer.transaction
         await _captured(work, done, began)
         after = work.parts.rules.order is CaptureOrder.AFTER_DELIVERY and delivered(work.delivery, work.sends)
-        return Close(outcome=Outcome.COMPLETED) if after else None
+        return Close(outcome=Outcome.COMPLETED, reason=by_fallback(work.delivery, work.sends)) if after else None
     if failed := new_failure(capture, own, work.captures):
         then = after_failed_capture(failed)
         refused = replace(capture, outcome=Settled.REFUSED, event_id=failed.id, detail=then.reason)

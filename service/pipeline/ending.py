@@ -6,6 +6,7 @@ import structlog
 
 from service.decide import Close, Ending, Requeue, Wait, delay_of, delivered, gives_up, may_have_it, tick
 from service.delivery import HAD_IT, DecidedBy, Outcome, Result, Schedule, Standing, Step
+from service.pipeline.asides import tell_cancelled
 from service.pipeline.reading import read
 from service.pipeline.work import Passed, Work, alarm, enter, ids, told_already
 
@@ -136,5 +137,6 @@ async def look_at_closed(work: Work) -> Passed:
         enter(work, Step.CLOSE, Result.ACCEPTED if completed else Result.SKIPPED, detail=words)
         if had_it:
             alarm(work, "alarm.voided_after_delivery", words)
+            await tell_cancelled(work)
     closed = replace(work.delivery, postponed=0)
     return Passed(delivery=closed, schedule=Schedule(due_in=None), entries=tuple(work.entries))

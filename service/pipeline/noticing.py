@@ -26,8 +26,9 @@ from service.delivery import (
     Step,
     UnconfirmedFailure,
 )
+from service.pipeline.falling import reach
 from service.pipeline.reading import FRESH_SECONDS, read, same
-from service.pipeline.sending import begin_send, reach, settle_send
+from service.pipeline.sending import begin_send, settle_send
 from service.pipeline.work import Work, database_now, enter, free_id, ids, took
 from service.purchases import NOTICE_RETRIES, notice_due, notice_within, upcoming
 

@@ -32,9 +32,9 @@ from service.delivery import (
 )
 from service.pipeline.capturing import settle_open_capture
 from service.pipeline.consolidating import aged, wake, wake_one
+from service.pipeline.falling import reach
 from service.pipeline.noticing import notify, with_notice
 from service.pipeline.reading import learn_collection
-from service.pipeline.sending import reach
 from service.pipeline.work import Work, database_now, enter
 from service.privacy import scrub
 from service.purchases import expected_between, given_up, next_look, period_bought_in, purchase_of
@@ -141,7 +141,7 @@ async def _billed(work: Work, purchase: Purchase) -> Decision:
         enter(work, Step.DELIVER, Result.ACCEPTED, detail=f"with invoice {scrub(purchase.invoice_number or '')}")
     if work.claim.delivery.captured_known_at is None and work.delivery.captured_known_at is not None:
         await wake_one(work, invoice.id)  # with `before_delivery` it waits for this
-    decision = by_invoice(work.delivery, work.known, invoice, work.parts.rules)
+    decision = by_invoice(work.delivery, work.known, invoice, work.parts.rules, work.parts.clock.now())
     return _held_back(work, purchase, invoice) or decision if work.delivery.delivered_at is None else decision
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from service.content import contradiction
 from service.decide import Close, Deliver, Ending, Requeue, Wait, is_copy, on_failure, progressed
 from service.delivery import (
+    BESIDE,
     PROVIDER_LANE,
     AlreadySent,
     Channel,
@@ -14,10 +16,12 @@ from service.delivery import (
     Composed,
     DeliveryFailure,
     Entry,
+    Guarantee,
+    Inspected,
     Intent,
     IntentOpen,
-    Kind,
     Message,
+    MessageTooLarge,
     Outcome,
     PermanentFailure,
     Purpose,
@@ -29,10 +33,13 @@ from service.delivery import (
     Step,
     UnconfirmedFailure,
 )
+from service.pipeline.falling import in_time, reach, took_its_turn
 from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
 from service.pipeline.room import Place
-from service.pipeline.work import Work, free_id, ids, record, so_far, took
+from service.pipeline.work import Work, alarm, enter, free_id, ids, record, so_far, took
 
+_SAID = {Purpose.NOTICE: "notice", Purpose.CANCELLED: "cancellation", Purpose.COURTESY: "courtesy copy"}
+_IN_LINE = "in line for the relay"
 _log = structlog.get_logger()
 
 
@@ -52,10 +59,24 @@ async def deliver(work: Work, step: Deliver) -> Ending | None:
         channel, recipient = reach(work)
     except PermanentFailure as failure:
         return on_failure(failure, lane=work.delivery.lane)
+    took_its_turn(work)
     if not work.move(channel.name):
         return Requeue(lane=channel.name)
+    if late := await _turn(work, channel):
+        return in_time(work, channel.name, late)
     async with work.parts.room.place() as place:
-        return await _deliver(work, step, channel, recipient, place)
+        return in_time(work, channel.name, await _deliver(work, step, channel, recipient, place))
+
+
+async def _turn(work: Work, channel: Channel) -> Wait | None:
+    """Wait for a place where the channel has a pace; one is taken for each send, by whichever process comes to it."""
+    if channel.pace is None or work.delivery.paced:
+        return None
+    wait = await work.parts.store.take_turn(work.delivery.account_id, channel.name, channel.pace)
+    if wait <= 0:
+        return None
+    work.delivery = replace(work.delivery, paced=True)
+    return Wait(reason=_IN_LINE, lane=channel.name, runs=False, seconds=wait, no_send=True)
 
 
 async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recipient, place: Place) -> Ending | None:
@@ -72,7 +93,7 @@ async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recip
         return Close(outcome=Outcome.FAILED, reason="content changed since a send in doubt", alarm="alarm.unconfirmed")
     if late := await begin_send(work, send):
         return late
-    return await _hand_over(work, prepared.channel, composed, send)
+    return await _hand_over(work, prepared, composed, send)
 
 
 async def prepare(work: Work, place: Place) -> Prepared | Ending:
@@ -90,31 +111,53 @@ async def _prepare(work: Work, channel: Channel, recipient: Recipient, place: Pl
         assert url is not None
         document = await work.parts.payments.invoice(url)
         place.holds(document)
-        await work.parts.inspector.inspect(document)
-        purpose = Purpose.RESEND if is_copy(work.delivery, work.sends) else Purpose.FIRST
-        message = work.parts.renderer.render(channel.template, work.known, purpose=purpose, recipient=recipient)
+        inspected = await work.parts.inspector.inspect(document)
     except DeliveryFailure as failure:
         return on_failure(failure, lane=work.delivery.lane, of=PROVIDER_LANE)
+    if held := _by_document(work, inspected):
+        return held
+    try:
+        link = await link_to(work, channel, document)
+        purpose = Purpose.RESEND if is_copy(work.delivery, work.sends) else Purpose.FIRST
+        message = message_of(work, channel, recipient, link, purpose)
+    except DeliveryFailure as failure:
+        return on_failure(failure, lane=work.delivery.lane, of=PROVIDER_LANE, of_channel=channel.name)
     return Prepared(channel=channel, recipient=recipient, document=document, message=message)
 
 
-def reach(work: Work) -> tuple[Channel, Recipient]:
-    """Return the first channel, in order of preference, that this customer can be reached by."""
-    refusals: list[str] = []
-    for channel in work.parts.channels:
-        try:
-            return channel, channel.recipient(work.known, to=work.delivery.send_to or _of_organization(work))
-        except PermanentFailure as failure:
-            refusals.append(failure.reason)
-    raise PermanentFailure("; ".join(refusals))
-
-
-def _of_organization(work: Work) -> str | None:
-    """Return where this organisation's consolidated invoices are to go, if the merchant said so."""
-    billing = work.known.billing
-    if work.delivery.kind is Kind.INVOICE or billing is None:  # a purchase is tried as its invoice is sent
+def _by_document(work: Work, inspected: Inspected) -> Close | None:
+    """Stop what the document contradicts; what is only to be warned of is said once."""
+    found = contradiction(inspected.text, work.known, work.parts.rules.content_gate)
+    if found is None:
         return None
-    return work.parts.rules.group_addresses.of(billing.country, billing.organization_number)
+    if found.holds:
+        return Close(outcome=Outcome.FAILED, reason=found.reason, alarm="alarm.content", held=False)
+    if not work.sends:
+        enter(work, Step.DELIVER, Result.DEFERRED, detail=f"sent all the same: {found.reason}")
+        alarm(work, "alarm.content", found.reason)
+    return None
+
+
+async def link_to(work: Work, channel: Channel, document: bytes) -> str | None:
+    """Return the link that goes out instead of the document, where that is too large to go along."""
+    largest = channel.largest_document
+    small = largest is None or len(document) <= largest
+    if small and not (work.delivery.as_link and channel.template):
+        return None
+    if work.parts.links is None:
+        size = f"the invoice has {len(document)} bytes; " if largest else ""
+        raise PermanentFailure(f"{size}{channel.name} needs the invoice page: set DELIVERY_LINK_KEY")
+    locale = work.parts.renderer.locale(work.known)
+    return await work.parts.links.link(work.delivery, work.known, document, locale=locale)
+
+
+def message_of(work: Work, channel: Channel, recipient: Recipient, link: str | None, purpose: Purpose) -> Message:
+    """Return what a channel is to say; one without templates is given the transaction instead of words."""
+    if not channel.template:
+        locale = work.parts.renderer.locale(work.known)
+        return Message(locale=locale, subject="", text="", about=work.known, link=link)
+    rendered = work.parts.renderer.render(channel.template, work.known, purpose=purpose, recipient=recipient, link=link)
+    return replace(rendered, about=work.known)
 
 
 def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Composed]:
@@ -126,7 +169,8 @@ def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Compo
     now = work.parts.clock.now()
     dated = earlier.dated if earlier else now.replace(microsecond=0)
     intent = Intent(key=key, dated=dated, purpose=step.purpose)
-    composed = prepared.channel.compose(prepared.message, prepared.document, prepared.recipient, intent)
+    document = None if prepared.message.link else prepared.document
+    composed = prepared.channel.compose(prepared.message, document, prepared.recipient, intent)
     send = Send(
         id=free_id(delivery.id, delivery.attempt + 1, work.sends),
         delivery_id=delivery.id,
@@ -162,17 +206,16 @@ async def begin_send(work: Work, send: Send) -> Ending | None:
         await settle_send(work, never)
         raise
     work.sends.append(send)
-    work.delivery = replace(
-        work.delivery,
-        attempt=work.delivery.attempt + 1,
-        channel=send.channel,
-        recipient=send.recipient,
-        recipient_key=send.recipient_key,
-    )
+    work.delivery = replace(work.delivery, attempt=work.delivery.attempt + 1, paced=False)
+    if send.purpose not in BESIDE:
+        work.delivery = replace(
+            work.delivery, channel=send.channel, recipient=send.recipient, recipient_key=send.recipient_key
+        )
     return None
 
 
-async def _hand_over(work: Work, channel: Channel, composed: Composed, send: Send) -> Ending | None:
+async def _hand_over(work: Work, prepared: Prepared, composed: Composed, send: Send) -> Ending | None:
+    channel = prepared.channel
     began = work.parts.clock.monotonic()
     try:
         receipt = await channel.send(composed)
@@ -180,10 +223,18 @@ async def _hand_over(work: Work, channel: Channel, composed: Composed, send: Sen
         await _sent(work, send, Settled.UNCONFIRMED, failure.reason, began)
         wait = on_failure(failure, lane=channel.name)
         assert isinstance(wait, Wait)
+        if channel.guarantee is Guarantee.IDEMPOTENT:  # along the schedule, as if nothing had been handed over
+            return replace(wait, no_send=True)
         return replace(wait, seconds=work.parts.rules.unconfirmed_delay, no_send=True)
+    except MessageTooLarge as failure:
+        await _sent(work, send, Settled.REFUSED, failure.reason, began)
+        if prepared.message.link or work.parts.links is None:
+            return on_failure(failure, lane=channel.name, of_channel=channel.name)
+        work.delivery = replace(work.delivery, as_link=True)
+        return None
     except DeliveryFailure as failure:
         await _sent(work, send, Settled.REFUSED, failure.reason, began)
-        return on_failure(failure, lane=channel.name, no_send=True)
+        return on_failure(failure, lane=channel.name, no_send=True, of_channel=channel.name)
     await _sent(work, send, Settled.ACCEPTED, receipt.answer, began, receipt=receipt)
     return None
 
@@ -193,7 +244,8 @@ async def _sent(
 ) -> None:
     took_ms = took(work, "deliver", began)
     proof = receipt.proof if receipt else None
-    settled = await settle_send(work, replace(send, outcome=outcome, answer=answer, proof=proof))
+    remote_id = receipt.remote_id if receipt else None
+    settled = await settle_send(work, replace(send, outcome=outcome, answer=answer, proof=proof, remote_id=remote_id))
     work.sends[-1] = settled
     if receipt:
         work.sent = send.channel
@@ -235,7 +287,7 @@ async def settle_send(work: Work, send: Send) -> Send:
         step=Step.DELIVER,
         result=results[send.outcome],
         channel=send.channel,
-        detail=f"notice: {send.answer}" if send.purpose is Purpose.NOTICE else send.answer,
+        detail=f"{_SAID[send.purpose]}: {send.answer}" if send.purpose in _SAID else send.answer,
         message_id=send.message_id,
     )
     told = so_far(work, entry)

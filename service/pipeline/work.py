@@ -17,6 +17,7 @@ from service.delivery import (
     Delivery,
     Entry,
     Inspector,
+    Links,
     Member,
     Payments,
     Renderer,
@@ -30,6 +31,7 @@ from service.delivery import (
 )
 from service.metrics import Metrics
 from service.pipeline.room import Room
+from service.routing import Routes
 
 LAST_WRITE_SECONDS = 2.0
 _SETTLE_AGAIN = (0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 60.0)
@@ -63,6 +65,8 @@ class Parts:
     clock: Clock
     jitter: Callable[[], float]
     metrics: Metrics
+    routes: Routes
+    links: Links | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,8 +104,9 @@ def took(work: Work, step: str, began: float) -> float:
     return round(seconds * 1000, 1)
 
 
-def enter(work: Work, step: Step, result: Result, *, detail: str | None) -> None:
-    work.entries.append(Entry(at=work.parts.clock.now(), step=step, result=result, detail=detail))
+def enter(work: Work, step: Step, result: Result, *, detail: str | None, channel: str | None = None) -> None:
+    entry = Entry(at=work.parts.clock.now(), step=step, result=result, detail=detail, channel=channel)
+    work.entries.append(entry)
 
 
 def free_id(owner: str, number: int, taken: Sequence[Send] | Sequence[Capture]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from service.delivery import (
+    BESIDE,
     PROVIDER_LANE,
     RECONCILE,
     Arrival,
@@ -105,13 +106,9 @@ def send_begun(held: Held, claim: Claim, send: Send, now: datetime) -> Held:
     """Return the row with one more attempt; raises `LeaseLost` unless the lease is held and has not run out."""
     if not _in_hand(held, claim.token, now):
         raise LeaseLost
-    delivery = replace(
-        held.delivery,
-        attempt=held.delivery.attempt + 1,
-        channel=send.channel,
-        recipient=send.recipient,
-        recipient_key=send.recipient_key,
-    )
+    delivery = replace(held.delivery, attempt=held.delivery.attempt + 1)
+    if send.purpose not in BESIDE:
+        delivery = replace(delivery, channel=send.channel, recipient=send.recipient, recipient_key=send.recipient_key)
     return replace(held, delivery=delivery)
 
 

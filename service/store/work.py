@@ -69,7 +69,9 @@ def begin_send(book: Book, claim: Claim, send: Send) -> None:
     others = [intent.value for intent in book.sends.all()]
     if after.delivery.stated_round == send.round:
         raise AlreadySent
-    if any((o.delivery_id, o.round, o.outcome) == (send.delivery_id, send.round, Settled.ACCEPTED) for o in others):
+    of_round = [o for o in others if (o.delivery_id, o.round) == (send.delivery_id, send.round)]
+    # Beside the one that counts, each channel may have its own.
+    if any(o.outcome is Settled.ACCEPTED and (send.round >= 0 or o.channel == send.channel) for o in of_round):
         raise AlreadySent
     for other in others:
         same = (other.delivery_id, other.recipient_key, other.channel) == reached

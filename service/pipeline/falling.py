@@ -1,0 +1,126 @@
+"""Which channel's turn it is: the route, whom it reaches by what, and the fall from one channel to the next."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from service.decide import Close, Ending, Wait, delivered, fallen
+from service.delivery import Channel, Kind, PermanentFailure, Recipient, Result, Route, Step
+from service.pipeline.work import Work, database_now, enter
+
+_IN_TIME = "it had not worked in time"
+
+
+def route_of(work: Work) -> Route:
+    """Return the route of what is being delivered."""
+    parts = work.parts
+    today = parts.clock.now().astimezone(parts.rules.timezone).date()
+    return parts.routes.choose(work.known, language=parts.renderer.locale(work.known), today=today)
+
+
+def named(work: Work, name: str) -> Channel | None:
+    """Return a channel that is open."""
+    return next((channel for channel in work.parts.channels if channel.name == name), None)
+
+
+def reach(work: Work, *, without: str | None = None) -> tuple[Channel, Recipient]:
+    """Return the first channel of the route that this round is not done with, and whom it reaches.
+
+    Raises `PermanentFailure` saying why there is none.
+    """
+    refusals: list[str] = []
+    over = fallen(work.delivery, work.sends)
+    for name in route_of(work).channels:
+        channel = named(work, name)
+        if channel is None or name in over or name == without:
+            continue
+        try:
+            return channel, channel.recipient(work.known, to=work.delivery.send_to or _of_organization(work))
+        except PermanentFailure as failure:
+            refusals.append(failure.reason)
+    raise PermanentFailure("; ".join(refusals) or _nothing_left(work))
+
+
+def _nothing_left(work: Work) -> str:
+    """Say why no channel is left: what the last of them said is the delivery's reason, kept as it fell."""
+    return work.delivery.reason or "no channel is left to try"
+
+
+def _of_organization(work: Work) -> str | None:
+    """Return where this organisation's consolidated invoices are to go, if the merchant said so."""
+    billing = work.known.billing
+    if work.delivery.kind is Kind.INVOICE or billing is None:  # a purchase is tried as its invoice is sent
+        return None
+    return work.parts.rules.group_addresses.of(billing.country, billing.organization_number)
+
+
+def another(work: Work, channel: str) -> bool:
+    """Tell whether another channel could take a channel's place."""
+    try:
+        reach(work, without=channel)
+    except PermanentFailure:
+        return False
+    return True
+
+
+def took_its_turn(work: Work) -> None:
+    """Note since when it is the turn of the channel that comes next."""
+    if work.delivery.channel_since is None:
+        work.delivery = replace(work.delivery, channel_since=database_now(work))
+
+
+def time_left(work: Work) -> float | None:
+    """Return the seconds until the next channel has its turn; None when this one's has not begun."""
+    if work.delivery.channel_since is None:
+        return None
+    over_at = work.delivery.channel_since + timedelta(seconds=work.parts.rules.fallback_after)
+    return (over_at - database_now(work)).total_seconds()
+
+
+def in_time(work: Work, channel: str, ending: Ending | None) -> Ending | None:
+    """Return `ending`, sooner where another channel has its turn before that."""
+    left = time_left(work)
+    if not isinstance(ending, Wait) or left is None or not another(work, channel):
+        return ending
+    return replace(ending, at_most=max(left, 0.0))
+
+
+def tire(work: Work) -> None:
+    """Give the next channel its turn where the present one's time is over."""
+    left = time_left(work)
+    if left is None or left > 0 or delivered(work.delivery, work.sends):
+        return
+    try:
+        channel, _ = reach(work)
+    except PermanentFailure:
+        return
+    if another(work, channel.name):
+        _fall(work, channel.name, work.delivery.reason or _IN_TIME)
+
+
+def fall(work: Work, close: Close) -> Wait | None:
+    """Go over to the next channel instead of giving up, if there is one; return None when that was done.
+
+    What may have arrived leaves its channel the rest of its time. Raises `LookupError` when no channel is left.
+    """
+    channel = close.of_channel
+    if channel is None or not another(work, channel):
+        raise LookupError
+    left = time_left(work)
+    if close.alarm == "alarm.unconfirmed" and left is not None and left > 0:
+        return Wait(reason=close.reason or _IN_TIME, seconds=left, no_send=True)
+    _fall(work, channel, close.reason or _IN_TIME)
+    return None
+
+
+def _fall(work: Work, channel: str, why: str) -> None:
+    enter(work, Step.DELIVER, Result.REFUSED, detail=f"{channel} is given up: {why}", channel=channel)
+    names = [name for name in work.delivery.fallen.split(",") if name]
+    work.delivery = replace(
+        work.delivery,
+        fallen=",".join([*names, channel]),
+        channel_since=None,
+        paced=False,
+        no_send_before=None,
+        postponed=0,
+        reason=why,
+    )

@@ -1,0 +1,352 @@
+"""More than one channel: the next one's turn, what comes back later, pace, and the document behind a link."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from service.delivery import (
+    Capture,
+    ContentGate,
+    Delivery,
+    Fate,
+    Guarantee,
+    MessageTooLarge,
+    Outcome,
+    Pace,
+    Proof,
+    RecipientRefused,
+    Report,
+    Reported,
+    Settled,
+    Standing,
+    TransientFailure,
+    UnconfirmedFailure,
+)
+from service.routing import Routes, read_routes
+from tests.fakes import ACCOUNT, FakeChannel, FakeLinks, a_transaction
+from tests.store_values import request
+from tests.workbench import ID, RULES, Bench
+
+GONE = RecipientRefused("550 5.1.1 no such user")
+HOUR = 3600.0
+
+
+def with_sms(bench: Bench, **more: object) -> FakeChannel:
+    sms = FakeChannel("sms-twilio", reports=True)
+    bench.others = (sms,)
+    bench.rules = replace(RULES, give_up_after=10 * 86400, fallback_after=HOUR, **more)  # type: ignore[arg-type]
+    return sms
+
+
+async def delivered(bench: Bench) -> Delivery:
+    bench.payments.add(a_transaction(ID))
+    await bench.arrive()
+    await bench.worker().drain()
+    return await one(bench)
+
+
+async def one(bench: Bench) -> Delivery:
+    (delivery,) = await bench.store.known([ID])
+    return delivery
+
+
+async def later(bench: Bench, seconds: float) -> Delivery:
+    bench.clock.advance(seconds)
+    await bench.worker().drain()
+    return await one(bench)
+
+
+def report(bench: Bench, reference: str, fate: Fate, event_id: str = "1", channel: str = "email") -> Report:
+    return Report(channel=channel, event_id=event_id, reference=reference, fate=fate, at=bench.clock.now())
+
+
+async def captures(bench: Bench) -> tuple[Capture, ...]:
+    return await bench.store.captures(ID)
+
+
+async def test_the_first_is_enough(bench: Bench) -> None:
+    sms = with_sms(bench)
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.channel, delivery.reason) == (Outcome.COMPLETED, "email", None)
+    assert sms.sent == []
+
+
+async def test_refused_for_good_falls_to_the_next_at_once(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [GONE]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.channel) == (Outcome.COMPLETED, "sms-twilio")
+    assert delivery.reason == "delivered by sms-twilio, after email had not worked"
+    assert (len(bench.channel.sent), len(sms.sent)) == (0, 1)
+    details = [entry.detail or "" for entry in await bench.store.history(ID)]
+    assert any("email is given up: 550 5.1.1" in detail for detail in details), details
+
+
+async def test_all_refuse(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan, sms.plan = [GONE], [RecipientRefused("a landline")]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "a landline")
+    assert await captures(bench) == ()
+
+
+async def test_a_retry_begins_with_the_first_again(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan, sms.plan = [GONE], [RecipientRefused("a landline")]
+    await delivered(bench)
+    await bench.store.retry(ID, request())
+    await bench.worker().drain()
+    assert (await one(bench)).channel == "email"
+
+
+async def test_who_has_no_address_for_the_first_gets_the_next(bench: Bench) -> None:
+    with_sms(bench)
+    bench.channel.reaches = False
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.channel) == (Outcome.COMPLETED, "sms-twilio")
+
+
+async def test_in_time_or_the_next_has_its_turn(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [TransientFailure("451 4.7.1 try later") for _ in range(99)]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.lane) == (Outcome.OPEN, "email")
+    for _ in range(4):
+        delivery = await later(bench, HOUR / 4 - 1)
+    assert (delivery.outcome, sms.sent) == (Outcome.OPEN, [])
+    delivery = await later(bench, 60)
+    assert (delivery.outcome, delivery.channel, len(sms.sent)) == (Outcome.COMPLETED, "sms-twilio", 1)
+
+
+async def test_a_paused_channel_loses_its_turn_too(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [TransientFailure("451 4.7.1 try later")]
+    await delivered(bench)
+    await bench.store.pause(ACCOUNT, "email", "out of order", by="kari", probe_in=None)
+    assert (await later(bench, HOUR / 2)).outcome is Outcome.OPEN
+    delivery = await later(bench, HOUR / 2 + 61)
+    assert (delivery.outcome, delivery.channel, len(sms.sent)) == (Outcome.COMPLETED, "sms-twilio", 1)
+
+
+async def test_what_may_have_arrived_leaves_the_rest_of_the_time(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [UnconfirmedFailure("no answer"), UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    delivery = await later(bench, 901)
+    assert (delivery.outcome, sms.sent) == (Outcome.OPEN, [])
+    delivery = await later(bench, HOUR)
+    assert (delivery.outcome, delivery.channel) == (Outcome.COMPLETED, "sms-twilio")
+    assert [send.outcome for send in await bench.store.sends(ID)] == [
+        Settled.UNCONFIRMED,
+        Settled.UNCONFIRMED,
+        Settled.ACCEPTED,
+    ]
+
+
+async def test_an_sms_in_doubt_is_not_sent_again_before_a_long_wait(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.reaches = False
+    sms.plan = [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    await later(bench, 901)
+    assert sms.sent == []
+    delivery = await later(bench, 6 * HOUR)
+    assert (delivery.outcome, len(sms.sent)) == (Outcome.COMPLETED, 1)
+
+
+async def test_a_report_settles_what_was_in_doubt(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.reaches = False
+    sms.plan = [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    (send,) = await bench.store.sends(ID)
+    told = await bench.store.report(ACCOUNT, report(bench, send.key, Fate.DELIVERED, channel="sms-twilio"))
+    delivery = await later(bench, 0)
+    assert (told, delivery.outcome, sms.sent) == (Reported.RECORDED, Outcome.COMPLETED, [])
+    assert delivery.delivery_proof is Proof.REPORT
+
+
+async def test_at_most_once_is_never_sent_again(bench: Bench) -> None:
+    bench.channel.guarantee = Guarantee.AT_MOST_ONCE
+    bench.channel.plan = [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    delivery = await later(bench, 86400)
+    assert (delivery.outcome, bench.channel.sent) == (Outcome.FAILED, [])
+
+
+async def test_idempotent_is_sent_again_along_the_schedule(bench: Bench) -> None:
+    bench.channel.guarantee = Guarantee.IDEMPOTENT
+    bench.channel.plan = [UnconfirmedFailure("no answer") for _ in range(3)]
+    await delivered(bench)
+    for _ in range(3):
+        delivery = await later(bench, 301)
+    assert (delivery.outcome, len(bench.channel.sent)) == (Outcome.COMPLETED, 1)
+    assert len({send.sha256 for send in await bench.store.sends(ID)}) == 1
+
+
+async def test_a_bounce_after_the_capture_falls_back_once(bench: Bench) -> None:
+    sms = with_sms(bench)
+    assert (await delivered(bench)).outcome is Outcome.COMPLETED
+    assert await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED)) is Reported.RECORDED
+    assert (await one(bench)).outcome is Outcome.OPEN
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, delivery.channel, len(sms.sent)) == (Outcome.COMPLETED, "sms-twilio", 1)
+    assert len(await captures(bench)) == 1
+    assert await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED)) is Reported.DUPLICATE
+    bounced_too = report(bench, "sms-twilio-1", Fate.FAILED, channel="sms-twilio")
+    await bench.store.report(ACCOUNT, bounced_too)
+    delivery = await later(bench, 0)
+    assert delivery.outcome is Outcome.FAILED
+    assert (len(bench.channel.sent), len(sms.sent), len(await captures(bench))) == (1, 1, 1)
+
+
+async def test_a_bounce_with_no_other_channel_fails_and_says_so(bench: Bench) -> None:
+    await delivered(bench)
+    bounce = replace(report(bench, "email-1", Fate.FAILED), detail="5.1.1 no such user")
+    await bench.store.report(ACCOUNT, bounce)
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "not delivered by email: 5.1.1 no such user")
+    assert len(bench.channel.sent) == 1
+
+
+async def test_a_resend_after_a_bounce_goes_out(bench: Bench) -> None:
+    await delivered(bench)
+    await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED))
+    await later(bench, 0)
+    await bench.store.resend(ID, request())
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, len(bench.channel.sent)) == (Outcome.COMPLETED, 2)
+
+
+async def test_a_bounce_before_the_capture_keeps_it_from_being_captured(bench: Bench) -> None:
+    bench.rules = replace(RULES, capture_delay=1800.0)
+    delivery = await delivered(bench)
+    assert (delivery.outcome, await captures(bench)) == (Outcome.OPEN, ())
+    await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED))
+    delivery = await later(bench, 1801)
+    assert (delivery.outcome, await captures(bench)) == (Outcome.FAILED, ())
+
+
+async def test_the_capture_waits_for_early_bounces(bench: Bench) -> None:
+    bench.rules = replace(RULES, capture_delay=1800.0)
+    await delivered(bench)
+    assert (await later(bench, 1790)).outcome is Outcome.OPEN
+    assert (await later(bench, 11)).outcome is Outcome.COMPLETED
+    assert len(bench.channel.sent) == 1
+
+
+async def test_each_has_its_turn_at_a_pace(bench: Bench) -> None:
+    bench.channel.pace = Pace(count=30, seconds=60.0)
+    for number in range(4):
+        id_ = f"{ACCOUNT}.n{number}"
+        bench.payments.add(a_transaction(id_))
+        await bench.arrive(id_)
+    await bench.worker().drain()
+    sent = [len(bench.channel.sent)]
+    for _ in range(4):
+        bench.clock.advance(2)
+        await bench.worker().drain()
+        sent.append(len(bench.channel.sent))
+    assert sent == [1, 2, 3, 4, 4]
+
+
+async def test_a_large_document_goes_behind_a_link(bench: Bench) -> None:
+    bench.links = FakeLinks()
+    bench.channel.largest_document = 3
+    delivery = await delivered(bench)
+    assert (delivery.outcome, list(bench.links.kept)) == (Outcome.COMPLETED, [ID])
+    (sent,) = bench.channel.sent
+    assert b"https://x.example/i/" in sent.content
+    assert b"%PDF" not in sent.content
+
+
+async def test_what_the_relay_finds_too_large_goes_behind_a_link(bench: Bench) -> None:
+    bench.links = FakeLinks()
+    bench.channel.plan = [MessageTooLarge("552 5.3.4 too big")]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, len(bench.channel.sent)) == (Outcome.COMPLETED, 1)
+    assert b"https://x.example/i/" in bench.channel.sent[0].content
+
+
+async def test_without_a_key_there_are_no_links(bench: Bench) -> None:
+    bench.channel.largest_document = 3
+    delivery = await delivered(bench)
+    assert delivery.outcome is Outcome.FAILED
+    assert "DELIVERY_LINK_KEY" in (delivery.reason or "")
+
+
+ROUTES = """
+[[rule]]
+name = "by post office"
+country = "NO"
+channels = ["sms-twilio", "email"]
+exclusive = true
+"""
+
+
+async def test_what_is_exclusive_has_no_fallback(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.routes = read_routes(ROUTES, default=("email",), known=("email", "sms-twilio"))
+    sms.plan = [RecipientRefused("a landline")]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, bench.channel.sent) == (Outcome.FAILED, [])
+
+
+async def test_a_courtesy_copy_changes_nothing(bench: Bench) -> None:
+    sms = with_sms(bench)
+    text = ROUTES.replace('"sms-twilio", "email"', '"email"').replace("exclusive = true", 'courtesy = ["sms-twilio"]')
+    bench.routes = read_routes(text, default=("email",), known=("email", "sms-twilio"))
+    sms.plan = [RecipientRefused("a landline")]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.channel, delivery.reason) == (Outcome.COMPLETED, "email", None)
+    assert [send.purpose.value for send in await bench.store.sends(ID)] == ["first", "courtesy"]
+    await bench.arrive(event=True)
+    await bench.worker().drain()
+    assert (len(bench.channel.sent), len(await bench.store.sends(ID))) == (1, 2)
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_who_has_an_invoice_is_told_that_it_was_cancelled(bench: Bench, *, told: bool) -> None:
+    bench.rules = replace(RULES, cancel_notice=told)
+    await delivered(bench)
+    bench.payments.add(a_transaction(ID, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED"))
+    await bench.arrive(event=True)
+    delivery = await bench.work()
+    assert (delivery.outcome, delivery.voided_at is not None) == (Outcome.COMPLETED, True)
+    assert [send.purpose.value for send in await bench.store.sends(ID)] == ["first", *["cancelled"] * told]
+
+
+@pytest.mark.parametrize(
+    ("text", "gate", "outcome"),
+    [
+        ("Faktura A1B2C-000009, kr 500,00", ContentGate.OFF, Outcome.FAILED),
+        ("Faktura {number}, kr 400,00", ContentGate.HOLD, Outcome.FAILED),
+        ("Faktura {number}, kr 400,00", ContentGate.WARN, Outcome.COMPLETED),
+        ("Faktura {number}, kr 500,00", ContentGate.HOLD, Outcome.COMPLETED),
+        (None, ContentGate.HOLD, Outcome.FAILED),
+        (None, ContentGate.WARN, Outcome.COMPLETED),
+        (None, ContentGate.OFF, Outcome.COMPLETED),
+    ],
+)
+async def test_what_the_document_shows(bench: Bench, text: str | None, gate: ContentGate, outcome: Outcome) -> None:
+    bench.rules = replace(RULES, content_gate=gate)
+    number = a_transaction(ID).invoice_number or ""
+    bench.inspector.text = text and text.format(number=number)
+    assert (await delivered(bench)).outcome is outcome
+    assert len(bench.channel.sent) == (outcome is Outcome.COMPLETED)
+
+
+async def test_two_at_once_do_not_make_it_two(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.routes = Routes(default=("email", "sms-twilio"))
+    bench.channel.plan = [GONE]
+    bench.payments.add(a_transaction(ID))
+    await bench.arrive()
+    first, second = bench.worker(), bench.worker()
+    await first.drain()
+    await second.drain()
+    assert (len(bench.channel.sent), len(sms.sent)) == (0, 1)
+    bench.clock.advance(timedelta(days=1).total_seconds())
+    await second.drain()
+    assert len(sms.sent) == 1

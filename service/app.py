@@ -23,7 +23,7 @@ from service.alert_url import open_poster
 from service.alerting import LOOK_EVERY, ByMail, Lookout, Outage, Telling
 from service.batch import Row
 from service.batching import Batch, unchanged
-from service.channels import BUILT_IN
+from service.channels import BUILT_IN, UnusableSettings
 from service.channels.notices import open_notices
 from service.chores import Chore, Chores
 from service.clock import SystemClock
@@ -44,9 +44,11 @@ from service.delivery import (
     Members,
     Payments,
     PermanentFailure,
+    Reporting,
     Store,
     StoreUnavailable,
     Transaction,
+    Vault,
 )
 from service.dintero.asking import explain_document
 from service.dintero.callback import Authenticator
@@ -58,29 +60,39 @@ from service.dintero.wire import Timeouts
 from service.explaining import Destination, destination
 from service.groups import Calendar
 from service.groups_json import groups_json
+from service.links import EVERY as LINKS_EVERY
+from service.links import InvoiceLinks, closing
 from service.metrics import Metrics
 from service.pdf import open_inspector
 from service.pipeline import Parts, Pipeline, Room
 from service.privacy import scrub
+from service.receipts import EMAIL, open_email_reports
 from service.reconcile import would_be_held
 from service.reconciling import LEASE as RECONCILE_LEASE
 from service.reconciling import Reconciler
 from service.record import open_record
 from service.record_json import delivery_json
-from service.render import TemplateError, TemplateRenderer, open_renderer
+from service.render import TemplateError, TemplatePages, TemplateRenderer, open_pages, open_renderer
+from service.reporting import TRIED_EVERY, Reporter
 from service.results import open_results
 from service.retention import EVERY as RETENTION_EVERY
 from service.retention import retention
-from service.routing import Routes
+from service.routing import Routes, RoutesError, read_routes
+from service.sealing import Seal
 from service.serving import listen, serving
+from service.setting_values import key_bytes
 from service.settings import Need, Settings, SettingsError, load_settings
 from service.statement import Auditor
 from service.store import SchemaOutdated, open_store, sharing
 from service.store import migrate as migrate_store
 from service.subscription import JOB as SUBSCRIPTION
 from service.subscription import LOOKED_AFTER_EVERY, THERE, Ensured, Wanted, Watch, ensure
+from service.vault import DatabaseVault, FolderVault
+from service.vault_s3 import open_bucket
 from service.web.health import Trouble, admin_app
+from service.web.pages import invoice_pages
 from service.web.public import public_app
+from service.web.receipts import Receipts
 from service.worker import Worker
 
 QUIET_TOO_LONG = 120.0
@@ -102,6 +114,7 @@ class App:
     worker: Worker
     chores: Chores
     outage: Outage
+    links: InvoiceLinks | None
     metrics: Metrics
     public: ASGIApp
     admin: ASGIApp
@@ -128,7 +141,9 @@ async def open_app(
         renderer = renderer_of(settings, channels)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock, timeouts))
+        links = await stack.enter_async_context(open_links(settings, store, clock))
         rules = replace(rules_of(settings), promises=promises_of(channels))
+        routes = routes_of(settings)
         capture_first = settings.capture_order is CaptureOrder.BEFORE_DELIVERY
         trial = settings.bytes_in_hand // 4 if capture_first else 0
         parts = Parts(
@@ -144,7 +159,8 @@ async def open_app(
             clock=clock,
             jitter=jitter,
             metrics=metrics,
-            routes=Routes(default=settings.channels),
+            routes=routes,
+            links=links,
         )
         worker = Worker(
             store=store,
@@ -164,6 +180,13 @@ async def open_app(
             chores += (Chore(name="reconcile", every=settings.reconcile_every, run=turn, lease=RECONCILE_LEASE),)
         forget = retention(store, account_id=settings.account_id, days=settings.retain_personal_days, clock=clock)
         chores += (Chore(name="retention", every=RETENTION_EVERY, run=forget),)
+        if links:
+            close = closing(store, links.vault, account_id=settings.account_id)
+            chores += (Chore(name="links", every=LINKS_EVERY, run=close),)
+        reporter = Reporter(store=store, metrics=metrics, account_id=settings.account_id, wake=worker.wake)
+        chores += (Chore(name="reports", every=TRIED_EVERY, run=reporter.turn),)
+        reporting = await stack.enter_async_context(open_reporting(settings, channels))
+        metrics.show_reporting(reporting)
         webhooks = webhook_authenticator_of(settings)
         if webhooks:
             watch = Watch(provider=payments, wanted=wanted_webhooks(settings), metrics=metrics)
@@ -188,6 +211,7 @@ async def open_app(
                 stop_grace=settings.stop_grace,
             ),
             outage=Outage(tellings, store=store, clock=clock, metrics=metrics),
+            links=links,
             metrics=metrics,
             public=public_app(
                 authenticate=authenticator_of(settings).arrival,
@@ -197,6 +221,14 @@ async def open_app(
                 metrics=metrics,
                 clock=clock,
                 prefixes=prefixes_of(settings),
+                pages=invoice_pages(links, pages_of(settings), clock) if links else None,
+                receipts=Receipts(
+                    reporting=reporting,
+                    take=reporter.take,
+                    metrics=metrics,
+                    clock=clock,
+                    public_url=settings.public_url[0],
+                ),
             ),
             admin=admin_app(
                 store=store,
@@ -237,7 +269,40 @@ def rules_of(settings: Settings) -> Rules:
         group_addresses=settings.group_addresses,
         group_notice=settings.group_notice,
         holiday_country=settings.holiday_country,
+        fallback_after=settings.fallback_after,
+        capture_delay=settings.capture_delay,
+        content_gate=settings.content_gate,
+        cancel_notice=settings.cancel_notice,
     )
+
+
+def routes_of(settings: Settings) -> Routes:
+    """Return the rules of ROUTES_FILE, or CHANNELS as they are; raises `SettingsError` naming every mistake."""
+    if settings.routes_file is None:
+        return Routes(default=settings.channels)
+    try:
+        text = settings.routes_file.read_text("utf-8")
+        return read_routes(text, default=settings.channels, known=settings.channels)
+    except RoutesError as exc:
+        raise SettingsError(tuple(f"DELIVERY_ROUTES_FILE: {problem}" for problem in exc.problems)) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError((f"DELIVERY_ROUTES_FILE: cannot be read: {exc}",)) from exc
+
+
+@asynccontextmanager
+async def open_reporting(settings: Settings, channels: Sequence[Channel]) -> AsyncIterator[dict[str, Reporting]]:
+    """Open who reads the reports that come to /receipts/NAME, by that name; raises `SettingsError`."""
+    reporting = {channel.name: channel for channel in channels if channel.reports and hasattr(channel, "read_reports")}
+    async with AsyncExitStack() as stack:
+        if settings.receipts_email and settings.receipts_email_secret:
+            secret = settings.receipts_email_secret.get_secret_value()
+            copies = [settings.mail_bcc.address] if settings.mail_bcc else []
+            try:
+                opened = open_email_reports(settings.receipts_email, secret, ignored=copies)
+                reporting[EMAIL] = await stack.enter_async_context(opened)
+            except ValueError as exc:
+                raise SettingsError((f"DELIVERY_RECEIPTS_EMAIL_SECRET: {exc}",)) from exc
+        yield reporting
 
 
 def promises_of(channels: Sequence[Channel]) -> tuple[Promise, ...]:
@@ -310,12 +375,46 @@ def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRend
             templates_dir=settings.templates_dir,
             locale=settings.locale,
             timezone=settings.timezone,
-            folders=sorted({channel.template for channel in channels}),
+            folders=sorted({channel.template for channel in channels} - {""}),
             notices=settings.group_notice,
         )
     except TemplateError as exc:
         named = str(exc).startswith("DELIVERY_")
         raise SettingsError((str(exc) if named else f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
+
+
+def pages_of(settings: Settings) -> TemplatePages:
+    """Read and try the templates of the invoice pages; raises `SettingsError`."""
+    try:
+        return open_pages(brand=settings.brand, templates_dir=settings.templates_dir, locale=settings.locale)
+    except TemplateError as exc:
+        raise SettingsError((f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
+
+
+@asynccontextmanager
+async def open_links(settings: Settings, store: Store, clock: Clock) -> AsyncIterator[InvoiceLinks | None]:
+    """Open the invoice pages; None without LINK_KEY. Raises `SettingsError` when their documents cannot be kept."""
+    if settings.link_key is None:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        vault: Vault = DatabaseVault(store=store)
+        if settings.link_store.startswith("s3://"):
+            try:
+                vault = await stack.enter_async_context(open_bucket(settings.link_store))
+            except PermanentFailure as exc:
+                raise SettingsError((f"DELIVERY_LINK_STORE: {exc.reason}",)) from exc
+        elif settings.link_store != "database":
+            vault = FolderVault(folder=Path(settings.link_store))
+        yield InvoiceLinks(
+            store=store,
+            vault=vault,
+            seal=Seal(key=key_bytes(settings.link_key.get_secret_value())),
+            clock=clock,
+            public_url=settings.public_url[0],
+            days=settings.link_days,
+            timezone=settings.timezone,
+        )
 
 
 def dintero_of(
@@ -373,6 +472,8 @@ async def open_channel(
     async with AsyncExitStack() as stack:
         try:
             channel = await stack.enter_async_context(_channel(name, settings, clock, alarm))
+        except UnusableSettings as exc:
+            raise SettingsError(exc.mistakes) from exc
         except Exception as exc:
             # Whatever somebody's own factory raises, it is about what CHANNELS or its own settings say.
             said = scrub(str(exc), settings.secret_texts)
@@ -394,6 +495,8 @@ def _channel(
                 environ=settings.channel_settings,
                 redirect_email=settings.redirect_to.email if settings.redirect_to else None,
                 redirect_phone=settings.redirect_to.phone if settings.redirect_to else None,
+                public_url=settings.public_url[0] if settings.public_url else None,
+                brand=settings.brand,
             )
         )
         return opened
@@ -407,6 +510,8 @@ def _channel(
         bcc=settings.mail_bcc,
         redirect_to=settings.redirect_to.email if settings.redirect_to else None,
         connections=settings.concurrency,
+        pace=settings.smtp_rate,
+        largest=settings.max_attachment_bytes,
         clock=clock,
         alarm=alarm,
     )

@@ -17,7 +17,9 @@ from service.cli_evidence import evidence
 from service.cli_explain import explain
 from service.cli_frame import PROGRAM, load, plain_trouble, print_json, program_version, quiet_log
 from service.cli_groups import groups
+from service.cli_links import links
 from service.cli_pauses import pause, pauses, resume
+from service.cli_receipts import receipts
 from service.cli_reconcile import reconcile
 from service.cli_schedule import schedule
 from service.cli_statement import statement
@@ -169,10 +171,12 @@ cli.add_command(sessions)
 cli.add_command(invoices)
 cli.add_command(evidence)
 cli.add_command(groups)
+cli.add_command(links)
 cli.add_command(explain)
 cli.add_command(erase)
 for _command in (pause, resume, pauses):
     cli.add_command(_command)
+cli.add_command(receipts)
 cli.add_command(reconcile)
 cli.add_command(schedule)
 cli.add_command(statement)

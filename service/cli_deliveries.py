@@ -9,6 +9,7 @@ from service.cli_acts import cancel, resend, resolve, retry
 from service.cli_choice import text
 from service.cli_evidence import evidence_of
 from service.cli_frame import in_record, one, plain_trouble, print_json, width
+from service.cli_links import links_in_words, links_json
 from service.cli_listing import list_
 from service.delivery import PROVIDER_LANE, Delivery, Kind, Member, Members, Outcome, Pause, Store
 
@@ -32,14 +33,17 @@ def show(reference: str, as_json: bool) -> None:  # noqa: FBT001  # click's shap
     async def look(store: Store) -> None:
         delivery = await one(store, reference)
         history, members = await store.history(delivery.id), await _members(store, delivery)
+        links = await store.links_of(delivery.id)
         if as_json:
-            print_json(delivery_json(delivery, history) | _together(delivery, members))
+            print_json(delivery_json(delivery, history) | _together(delivery, members) | links_json(links))
             return
         sends, captures = await store.sends(delivery.id), await store.captures(delivery.id)
         held_up = _in_the_way(delivery, await store.pauses(delivery.account_id))
         click.echo(details(delivery, history=history, sends=sends, captures=captures, pauses=held_up, width=width()))
         if members:
             click.echo(f"\n{_in_words(delivery, members)}")
+        if links:
+            click.echo(f"\n{links_in_words(links)}")
 
     with plain_trouble():
         in_record(look)

@@ -142,6 +142,7 @@ class Reported(StrEnum):
     """What a report did to the record; also the `result` label of the reports metric."""
 
     RECORDED = "recorded"
+    BOUNCED = "bounced"  # recorded, and its delivery is open again
     DUPLICATE = "duplicate"
     UNMATCHED = "unmatched"  # kept: the send that it is about may not have been written yet
 
@@ -1202,6 +1203,7 @@ class ChannelContext:
     redirect_email: str | None = None
     redirect_phone: str | None = None
     public_url: str | None = None
+    brand: Brand | None = None  # the seller
 
 
 class Reporting(Protocol):
@@ -1351,6 +1353,9 @@ class Store(Protocol):
         Delivered, its send counts as accepted even if its outcome was in doubt. Failed, the send is `BOUNCED`, and its
         delivery is opened again, unless it was cancelled or another send of the round was accepted.
         """
+
+    async def reported(self, account_id: str, report: Report) -> Send | None:
+        """Return the send that a report is about, if it is written yet."""
 
     async def unmatched_reports(self, account_id: str) -> tuple[Report, ...]:
         """Return up to 200 reports of the last 30 days that no send was found for, the oldest first."""

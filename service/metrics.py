@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.delivery import PROVIDER_LANE, Concern, Condition, Counts, Outcome, Received, Unrecorded
+from service.delivery import PROVIDER_LANE, Concern, Condition, Counts, Outcome, Received, Reported, Unrecorded
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 CALLBACK_RESULTS: Final = (
@@ -30,6 +30,7 @@ CALLBACK_RESULTS: Final = (
 ALARMS: Final = (
     "alert_failed",
     "blind_copy_failed",
+    "bounced",
     "captured_not_delivered",
     "chore_failed",
     "delivered_not_captured",
@@ -50,6 +51,7 @@ ALARMS: Final = (
 )
 """The log events `alarm.*`, without that word."""
 _SEND_OUTCOMES: Final = ("accepted", "refused", "unconfirmed")
+REPORT_RESULTS: Final = (*Reported, "forged", "stale", "unusable", "too_large", "unavailable")
 _CAPTURE_OUTCOMES: Final = (*_SEND_OUTCOMES, "pending")
 _PREFIX = "merchant_delivery_"
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -67,6 +69,7 @@ class Metrics:
         self._sends = self._counter("sends", "Messages by how their sending ended.", "channel", "outcome")
         self._captures = self._counter("captures", "Captures by how they ended.", "outcome")
         self._alarms = self._counter("alarms", "Events that a person should know.", "alarm")
+        self._reports = self._counter("reports", "Reports of messages by what became of them.", "channel", "result")
         self._missed = self._counter("missed_callbacks", "Transactions in the list that no callback brought.")
         self._steps = Histogram(
             f"{_PREFIX}step_seconds", "Duration of steps.", ["step"], registry=self._registry, buckets=_BUCKETS
@@ -90,6 +93,16 @@ class Metrics:
             self._lanes.add(name)
             for outcome in _SEND_OUTCOMES:
                 self._sends.labels(name, outcome)
+
+    def show_reporting(self, channels: Iterable[str]) -> None:
+        """Make the labels of the reports of these channels, likewise."""
+        for name in channels:
+            for result in REPORT_RESULTS:
+                self._reports.labels(name, result)
+
+    def report(self, channel: str, result: str) -> None:
+        """Count a report of a message by what became of it, one of `REPORT_RESULTS`."""
+        self._reports.labels(channel, result).inc()
 
     def callback(self, result: str) -> None:
         """Count a callback by what became of it, one of `CALLBACK_RESULTS`."""

@@ -1,5 +1,6 @@
 """What the text of one setting may be, and the value it becomes; each raises `ValueError` without the value."""
 
+import base64
 import ipaddress
 import math
 import re
@@ -8,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from service.delivery import ChannelDefault, GroupAddresses, Mailbox
+from service.delivery import ChannelDefault, GroupAddresses, Mailbox, Pace
 from service.png import picture_size
 
 LARGEST_LOGO = 512 * 1024
@@ -78,6 +79,14 @@ def some_seconds(text: str) -> float:
 
 def delays(text: str) -> tuple[float, ...]:
     return tuple(some_seconds(part.strip()) for part in text.split(","))
+
+
+def pace(text: str) -> Pace:
+    """Return how many messages may go in how long: `30/m`, `2/s`, `1000/h`."""
+    found = re.fullmatch(r"([1-9][0-9]{0,6})/([smh])", text)
+    if not found:
+        raise ValueError("must be like 30/m: so many messages a second (s), minute (m) or hour (h)")
+    return Pace(count=int(found[1]), seconds={"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]])
 
 
 def whole(text: str, *, least: int, most: int) -> int:
@@ -301,6 +310,34 @@ def color(text: str) -> str:
     if not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
         raise ValueError("must be a colour written as #rrggbb")
     return text.lower()
+
+
+def key_bytes(text: str) -> bytes:
+    """Return the 32 bytes that a key in base64 (either alphabet, padded or not) or in hex digits stands for."""
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        return bytes.fromhex(text)
+    if re.fullmatch(r"[A-Za-z0-9+/_-]{43}=?", text):
+        return base64.urlsafe_b64decode(text.rstrip("=").replace("+", "-").replace("/", "_") + "=")
+    raise ValueError("must be 32 random bytes in base64 or hex, as `openssl rand -base64 32` makes them")
+
+
+def key(text: str) -> str:
+    key_bytes(text)
+    return text
+
+
+def link_store(text: str) -> str:
+    if text == "database" or "://" not in text:
+        return text
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", text):
+        raise ValueError("must be `database`, a folder, or s3://bucket/prefix")
+    return text
+
+
+def file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise ValueError("must be a file that exists")
+    return Path(text)
 
 
 def folder(text: str) -> Path:

@@ -19,8 +19,19 @@ from pydantic import (
     field_validator,
 )
 
+from service import channels as built_in
 from service import setting_values as read
-from service.delivery import Brand, CaptureOrder, ChannelDefault, GroupAddresses, Interval, Mailbox, Terms
+from service.delivery import (
+    Brand,
+    CaptureOrder,
+    ChannelDefault,
+    ContentGate,
+    GroupAddresses,
+    Interval,
+    Mailbox,
+    Pace,
+    Terms,
+)
 from service.setting_sources import PREFIX, gather
 from service.setting_values import Redirect
 from service.template_files import catalogues, is_translated, language_tag, template_folders
@@ -30,6 +41,7 @@ __all__ = ["Need", "Redirect", "Settings", "SettingsError", "load_settings", "se
 _SECRETS = (
     *("client_secret", "signature_secrets", "webhook_secrets"),
     *("smtp_url", "database_url", "alert_url", "group_addresses"),
+    *("link_key", "receipts_email_secret"),
 )
 _SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
 _NO_SETTINGS = frozenset({"channel_settings", "warnings"})  # fields that nobody sets by their name
@@ -42,6 +54,7 @@ class Need(Enum):
     STORE = "the database"
     ACCOUNT = "the database, and whose account it is"
     GROUPS = "the database, and by which days groups are billed"
+    RECEIPTS = "the database, whose account it is, and where blind copies go"
     DECIDING = "what decides who delivers, and by which channels"
     NOTHING = "none"
 
@@ -115,6 +128,13 @@ class Settings(BaseModel):
         "sqlite:///data/deliveries.db"
     )
     channels: Annotated[tuple[str, ...], PlainValidator(read.channels)] = _default("email")
+    routes_file: Annotated[Path | None, _optional(read.file)] = _default("")
+    fallback_after: _Seconds = _default("86400")
+    smtp_rate: Annotated[Pace | None, _optional(read.pace)] = _default("")
+    max_attachment_bytes: Annotated[int, _whole(least=1)] = _default("10485760")
+    content_gate: ContentGate = ContentGate.WARN
+    cancel_notice: _Truth = _default("false")
+    capture_delay: Annotated[float, PlainValidator(read.seconds)] = _default("0")
     smtp_url: Annotated[SecretStr | None, _optional(partial(_secret, parse=read.smtp_url))] = _default("")
     mail_from: _OptionalMailbox = _default("")
     mail_reply_to: _OptionalMailbox = _default("")
@@ -149,7 +169,12 @@ class Settings(BaseModel):
     reconcile_every: Annotated[float, PlainValidator(read.seconds)] = _default("600")
     max_pdf_bytes: Annotated[int, _whole(least=1)] = _default("10485760")
     bytes_in_hand: Annotated[int, _whole(least=1)] = _default("67108864")
+    link_key: Annotated[SecretStr | None, _optional(partial(_secret, parse=read.key))] = _default("")
+    link_days: Annotated[int, _whole(least=1, most=3650)] = _default("60")
+    link_store: Annotated[str, PlainValidator(read.link_store)] = _default("database")
     retain_personal_days: Annotated[int, _whole(least=1, most=36500)] = _default("400")
+    receipts_email: Literal["", "postmark", "sendgrid", "mailgun", "ses", "generic"] = ""
+    receipts_email_secret: Annotated[SecretStr | None, _optional(_secret)] = _default("")
     alert_to: Annotated[tuple[str, ...], PlainValidator(read.addresses)] = _default("")
     alert_url: Annotated[SecretStr | None, _optional(partial(_secret, parse=read.alert_url))] = _default("")
     silence_hours: Annotated[float, PlainValidator(read.hours)] = _default("20")
@@ -181,6 +206,13 @@ class Settings(BaseModel):
     def _mail_has_a_way_out(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and "email" in info.data.get("channels", ()):
             raise ValueError("is required for the channel email")
+        return value
+
+    @field_validator("receipts_email_secret")
+    @classmethod
+    def _reports_are_proved(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and info.data.get("receipts_email"):
+            raise ValueError(f"is required with {PREFIX}RECEIPTS_EMAIL")
         return value
 
     @field_validator("alert_to")
@@ -242,8 +274,9 @@ class Settings(BaseModel):
         urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
         passwords = [word for url in urls if (word := _password(url))]
         own = (self.client_secret, *self.signature_secrets, *self.webhook_secrets)
-        own += (self.alert_url,) if self.alert_url else ()
-        others = [text for full, text in self.channel_settings if full.endswith(_SECRET_ENDINGS)]
+        own += tuple(secret for secret in (self.alert_url, self.link_key, self.receipts_email_secret) if secret)
+        secret = {PREFIX + name for name in built_in.setting_names(secret=True)}
+        others = [t for full, t in self.channel_settings if full.endswith(_SECRET_ENDINGS) or full in secret]
         return (*(secret.get_secret_value() for secret in own), *passwords, *map(unquote, passwords), *others)
 
 
@@ -262,6 +295,7 @@ _UNNEEDED = {
 _NEEDED = {
     Need.STORE: {"database_url"},
     Need.ACCOUNT: {"database_url", "account_id"},
+    Need.RECEIPTS: {"database_url", "account_id", "mail_bcc"},
     Need.GROUPS: {"database_url", "timezone", "holiday_country"},
     Need.DECIDING: {"invoice_channel", "group_interval", "group_days_until_due", "channels"},
 }
@@ -270,12 +304,12 @@ _UNNEEDED_BY_CHANNELS = {"smtp_url": "smtps://localhost", "mail_from": "nobody@m
 
 def setting_names() -> tuple[str, ...]:
     """Return the full names of all settings, in the order of the contract's table."""
-    return tuple(PREFIX + name.upper() for name in _fields())
+    return tuple(PREFIX + name.upper() for name in (*_fields(), *built_in.setting_names()))
 
 
 def secret_names() -> tuple[str, ...]:
     """Return the full names of those settings that may also be given as `<name>_FILE`."""
-    return tuple(PREFIX + name.upper() for name in _SECRETS)
+    return tuple(PREFIX + name.upper() for name in (*_SECRETS, *built_in.setting_names(secret=True)))
 
 
 def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settings:
@@ -285,8 +319,11 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
     """
     if need is Need.NOTHING:
         return Settings.model_validate(_UNNEEDED)
-    given = gather(env, names=_fields(), secrets=_SECRETS)
+    of_channels = tuple(name.lower() for name in built_in.setting_names())
+    secrets = (*_SECRETS, *(name.lower() for name in built_in.setting_names(secret=True)))
+    given = gather(env, names=(*_fields(), *of_channels), secrets=secrets)
     values, mistakes = dict(given.values), dict(given.mistakes)
+    own = tuple((PREFIX + name.upper(), values.pop(name)) for name in of_channels if name in values)
     # An outside channel has names of its own; only what looks like a slip of ours is worth a word then.
     warnings = given.typos if ":" in values.get("channels", "") else given.warnings
     if need in _NEEDED:
@@ -298,7 +335,7 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
         mistakes = {full: why for full, why in mistakes.items() if full in full_names}
     settings = None
     try:
-        others = given.others if need is Need.SERVE else ()
+        others = (*given.others, *own) if need is Need.SERVE else ()
         settings = Settings.model_validate({**values, "channel_settings": others, "warnings": warnings})
     except ValidationError as exc:
         for full, why in _mistakes(exc):

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 COMPOSE = yaml.safe_load((REPOSITORY / "deploy" / "compose.yaml").read_text())
 NAMED = re.compile(r"\bDELIVERY_[A-Z_]*[A-Z]\b")
-EVENT = re.compile(r"(callback|delivery|service|alarm)\.[a-z_]+")
+EVENT = re.compile(r"(callback|delivery|receipt|service|alarm)\.[a-z_]+")
 EXAMPLES = {"DELIVERY_X_FILE", "DELIVERY_POST_KEY"}  # a form, and an outside adapter's own
 
 

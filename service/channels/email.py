@@ -53,13 +53,21 @@ class EmailChannel:
     name = "email"
     template = "mail"
     guarantee = Guarantee.AT_LEAST_ONCE
-    reports = False
-    largest_document: int | None = None
-    pace: Pace | None = None
+    reports = False  # bounces may come in, but nobody may wait for one
 
     def __init__(
-        self, *, account_id: str, addresses: Addresses, smtp: SmtpAddress, relay: Relay, alarm: Callable[[str], None]
+        self,
+        *,
+        account_id: str,
+        addresses: Addresses,
+        smtp: SmtpAddress,
+        relay: Relay,
+        alarm: Callable[[str], None],
+        pace: Pace | None = None,
+        largest: int | None = None,
     ) -> None:
+        self.pace = pace
+        self.largest_document = largest
         self._account_id = account_id
         self._alarm = alarm
         self._addresses = addresses
@@ -105,10 +113,11 @@ class EmailChannel:
     async def send(self, composed: Composed) -> Receipt:
         """Hand the mail to the relay; its reply is the receipt."""
         address = composed.recipient.address
-        reply = await self._relay.deliver(self._addresses.mail_from.address, address, composed.content)
+        key = composed.message_id.strip("<>").partition("@")[0]
+        reply = await self._relay.deliver(self._addresses.mail_from.address, address, composed.content, key)
         self._begin_copy(composed)
         said = clean(reply.message, (address, address.rpartition("@")[0]))
-        return Receipt(answer=f"{reply.code} {said}".strip())
+        return Receipt(answer=f"{reply.code} {said}".strip(), remote_id=queue_id(reply.message))
 
     def _begin_copy(self, composed: Composed) -> None:
         """Start the blind copy beside the delivery: whatever becomes of it, the customer's mail has been accepted."""
@@ -154,6 +163,15 @@ class EmailChannel:
         return ", ".join(found)
 
 
+def queue_id(reply: str) -> str | None:
+    """Return the relay's own id of a mail, where its reply ends with one: `Ok: queued as ABC`, `Ok 0102019-…-000000`.
+
+    By it ESPs that replace the Message-ID (SES, Postmark) name the mail in their reports.
+    """
+    found = re.search(r"(?i)\b(?:queued as|ok:?|id=)\s*<?([A-Za-z0-9][A-Za-z0-9._-]{7,99})>?\s*$", reply)
+    return found[1] if found and any(map(str.isdecimal, found[1])) else None
+
+
 def _masked_user(user: str) -> str:
     return mask_address(user) if "@" in user else f"{user[:1]}***"
 
@@ -187,11 +205,13 @@ async def open_email(
     clock: Clock,
     alarm: Callable[[str], None] = lambda _: None,
     hostname: str | None = None,
+    pace: Pace | None = None,
+    largest: int | None = None,
 ) -> AsyncIterator[EmailChannel]:
     """Open the channel with up to `connections` connections to the relay; none is made before the first mail.
 
     `alarm` is told the name of a log event that a person should know. `hostname` is the name we give in EHLO (default:
-    the machine's). Raises `ValueError` for settings that cannot work.
+    the machine's). `largest` is the most bytes of a document that are attached. Raises `ValueError` for settings that cannot work.
     """
     addresses = Addresses(
         mail_from=on_the_wire(mail_from),
@@ -202,7 +222,15 @@ async def open_email(
     smtp = parse_smtp_url(smtp_url)
     context = tls_context(smtp.security)
     relay = Relay(smtp, connections=connections, clock=clock, hostname=hostname or own_hostname(), context=context)
-    channel = EmailChannel(account_id=account_id, addresses=addresses, smtp=smtp, relay=relay, alarm=alarm)
+    channel = EmailChannel(
+        account_id=account_id,
+        addresses=addresses,
+        smtp=smtp,
+        relay=relay,
+        alarm=alarm,
+        pace=pace,
+        largest=largest,
+    )
     try:
         yield channel
     finally:

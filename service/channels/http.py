@@ -20,6 +20,7 @@ import httpx2 as httpx
 from service.channels.private_addresses import NotPublic, addresses_of
 from service.delivery import (
     AccountFailure,
+    Brand,
     ChannelContext,
     Clock,
     Composed,
@@ -80,6 +81,7 @@ class Endpoint:
     secrets: tuple[bytes, ...]
     document: _As
     allow_private: bool
+    seller: Brand | None = None
 
     @property
     def port(self) -> int:
@@ -111,9 +113,14 @@ class HttpChannel:
         host = self._endpoint.url.host
         return Recipient(address=host, key=address_key(self._account_id, host), masked=host)
 
-    def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:  # noqa: ARG002
+    def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:
         """Return the JSON, which is a function of the invoice and the intent alone."""
-        content = json.dumps(_document(self._account_id, message, document, intent), ensure_ascii=False).encode()
+        told = {
+            **_about(self._account_id, message, intent),
+            "seller": _seller(self._endpoint.seller),
+            "document": _pdf(message, document),
+        }
+        content = json.dumps(told, ensure_ascii=True).encode("ascii")  # a lone surrogate has no UTF-8
         digest = hashlib.sha256(content).hexdigest()
         return Composed(recipient=recipient, message_id=intent.key, content=content, sha256=digest)
 
@@ -238,7 +245,7 @@ def _said(exc: Exception) -> str:
 # --- what is posted --------------------------------------------------------------------------------------------------
 
 
-def _document(account_id: str, message: Message, document: bytes | None, intent: Intent) -> dict[str, object]:
+def _about(account_id: str, message: Message, intent: Intent) -> dict[str, object]:
     transaction = message.about
     assert transaction is not None  # a channel without templates is always told what it is about
     return {
@@ -251,7 +258,6 @@ def _document(account_id: str, message: Message, document: bytes | None, intent:
         "locale": message.locale,
         **_invoice(transaction),
         "buyer": _party(transaction.billing or transaction.customer),
-        "document": _pdf(message, document),
     }
 
 
@@ -267,6 +273,18 @@ def _invoice(transaction: Transaction) -> dict[str, object]:
         "due_date": _iso(transaction.due_date),
         "merchant_reference": transaction.merchant_reference,
         "payment_reference": transaction.payment_reference,
+    }
+
+
+def _seller(brand: Brand | None) -> dict[str, object] | None:
+    if brand is None:
+        return None
+    return {
+        "name": brand.name,
+        "organization_number": brand.organization_number,
+        "email": brand.support_email,
+        "phone_number": brand.support_phone,
+        "website": brand.website,
     }
 
 
@@ -308,13 +326,14 @@ def _iso(at: date | datetime | None) -> str | None:
 @asynccontextmanager
 async def open_http(context: ChannelContext) -> AsyncIterator[HttpChannel]:
     """Open the channel as its settings say; raises `ValueError`. REDIRECT_TO changes nothing: no customer is reached."""
-    endpoint = endpoint_of({name.removeprefix("DELIVERY_"): text for name, text in context.environ})
+    given = {name.removeprefix("DELIVERY_"): text for name, text in context.environ}
+    endpoint = endpoint_of(given, seller=context.brand)
     timeout = httpx.Timeout(_WHOLE, connect=_CONNECT)
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout) as client:
         yield HttpChannel(account_id=context.account_id, endpoint=endpoint, client=client, clock=context.clock)
 
 
-def endpoint_of(given: Mapping[str, str]) -> Endpoint:
+def endpoint_of(given: Mapping[str, str], *, seller: Brand | None = None) -> Endpoint:
     """Return the endpoint that the HTTP_* settings describe; raises `ValueError` that names the one that is wrong."""
     allow_private = _truth(given.get("HTTP_ALLOW_PRIVATE", "false"))
     secrets = tuple(word.strip().encode() for word in given.get("HTTP_SECRETS", "").split(",") if word.strip())
@@ -325,7 +344,7 @@ def endpoint_of(given: Mapping[str, str]) -> Endpoint:
     except ValueError as exc:
         raise ValueError("DELIVERY_HTTP_DOCUMENT must be base64 or link") from exc
     url = _url(given.get("HTTP_URL", "").strip(), allow_private=allow_private)
-    return Endpoint(url=url, secrets=secrets, document=document, allow_private=allow_private)
+    return Endpoint(url=url, secrets=secrets, document=document, allow_private=allow_private, seller=seller)
 
 
 def _truth(text: str) -> bool:

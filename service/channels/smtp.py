@@ -68,16 +68,21 @@ class Relay:
         self._idle: list[_Connection] = []  # the one used last at the end
         self._secrets = _secrets(address)
 
-    async def deliver(self, sender: str, recipient: str, content: bytes) -> SMTPResponse:
-        """Hand a mail over and return the relay's reply; a kept connection that proves dead is replaced at once."""
+    async def deliver(
+        self, sender: str, recipient: str, content: bytes, envelope_id: str | None = None
+    ) -> SMTPResponse:
+        """Hand a mail over and return the relay's reply; a kept connection that proves dead is replaced at once.
+
+        `envelope_id` (letters and digits) is what a bounce of this mail is known by, where the relay knows how.
+        """
         if not _ON_THE_WIRE.fullmatch(recipient):
             raise RecipientRefused("the address cannot be written on an envelope")
         async with self._slots:
             kept = self._take()
             if kept is not None:
                 with suppress(_Stale):  # nothing was handed over, so a fresh connection cannot make it two
-                    return await self._transact(kept, sender, recipient, content, kept=True)
-            return await self._transact(await self._open(), sender, recipient, content, kept=False)
+                    return await self._transact(kept, sender, recipient, content, envelope_id, kept=True)
+            return await self._transact(await self._open(), sender, recipient, content, envelope_id, kept=False)
 
     async def look(self) -> int | None:
         """Connect, sign in, ask for nothing and leave; return the largest mail taken, in bytes, where it is named."""
@@ -129,7 +134,14 @@ class Relay:
         return _Connection(session=session, opened_at=now, used_at=now)
 
     async def _transact(
-        self, connection: _Connection, sender: str, recipient: str, content: bytes, *, kept: bool
+        self,
+        connection: _Connection,
+        sender: str,
+        recipient: str,
+        content: bytes,
+        envelope_id: str | None,
+        *,
+        kept: bool,
     ) -> SMTPResponse:
         """Send one mail and keep the connection; raises `_Stale` when one that was kept died before the content."""
         session, limit = connection.session, connection.session.size_limit
@@ -138,7 +150,7 @@ class Relay:
             raise MessageTooLarge(f"the mail is {len(content)} bytes and the relay takes {limit}")
         self._working += 1
         try:
-            reply = await session.send(sender, recipient, content)
+            reply = await session.send(sender, recipient, content, envelope_id)
         except Stopped as stop:
             (session.drop if stop.gone else session.leave)()
             if kept and stop.gone and stop.phase is not Phase.CONTENT:

@@ -84,10 +84,18 @@ class Session:
         else:
             raise Stopped(Phase.AUTH, None, "it offers neither PLAIN nor LOGIN")
 
-    async def send(self, sender: str, recipient: str, content: bytes) -> SMTPResponse:
-        """Send one mail and return what the relay said to it. Until `Phase.CONTENT`, it can have accepted nothing."""
+    async def send(
+        self, sender: str, recipient: str, content: bytes, envelope_id: str | None = None
+    ) -> SMTPResponse:
+        """Send one mail and return what the relay said to it. Until `Phase.CONTENT`, it can have accepted nothing.
+
+        A relay that knows how (RFC 3461) says `envelope_id` (letters and digits) in a bounce, and sends no more of the
+        mail back than its header: nobody is to find the invoice in a mailbox for bounces.
+        """
         size = (f"SIZE={len(content)}".encode(),) if "size" in self._extensions else ()
-        await self._ask(Phase.MAIL, b"MAIL", f"FROM:<{sender}>".encode("ascii"), *size)
+        told = envelope_id is not None and "dsn" in self._extensions
+        named = (b"RET=HDRS", f"ENVID={envelope_id}".encode("ascii")) if told else ()
+        await self._ask(Phase.MAIL, b"MAIL", f"FROM:<{sender}>".encode("ascii"), *size, *named)
         await self._ask(Phase.RCPT, b"RCPT", f"TO:<{recipient}>".encode("ascii"))
         await self._ask(Phase.DATA, b"DATA", good=_SEND_IT, limit=self._limits.data)
         if not self._wire.is_connected:

@@ -50,7 +50,8 @@ def _ngettext(context: jinja2.runtime.Context, one: str, many: str, number: int)
     return str(context["translations"].ngettext(one, many, number))
 
 
-def _environment(folders: Sequence[Path]) -> jinja2.Environment:
+def environment(folders: Sequence[Path]) -> jinja2.Environment:
+    """Return Jinja as all templates are read with: strict, with gettext, HTML escaped. The first folder wins."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
         autoescape=jinja2.select_autoescape(("html",), default=False),
@@ -89,7 +90,7 @@ class TemplateRenderer:
         self._languages = read_languages(folders, fallback)
         self._brand = brand_view(brand)
         self._images = (Image(cid=self._brand.logo.cid, content=brand.logo),) if brand.logo and self._brand.logo else ()
-        self._templates = self._compile(_environment(folders))
+        self._templates = self._compile(environment(folders))
         self._version = version_of(folders, brand, f"{fallback} {timezone.key}")
         self._currencies = frozenset(list_currencies()) - {"XXX", "XTS"}
         self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)

@@ -16,13 +16,14 @@ from sqlalchemy import (
     Update,
     bindparam,
     case,
+    delete,
     insert,
     or_,
     select,
     update,
 )
 
-from service.delivery import Capture, Entry, Outcome, Send
+from service.delivery import Capture, Entry, KeptLink, Outcome, Send
 from service.privacy import ERASED, erased_reference
 from service.store.chain import chained
 from service.store.clock import database_now
@@ -32,8 +33,10 @@ from service.store.tables import (
     alerts,
     captures,
     deliveries,
+    documents,
     history,
     jobs,
+    links,
     pauses,
     purchases,
     sends,
@@ -49,6 +52,7 @@ class Fate(Enum):
     HASHED = auto()  # becomes a keyed hash, so that it can still be searched for
     BLANKED = auto()  # becomes NULL
     MARKED = auto()  # becomes a word that says that something was there
+    DELETED = auto()  # goes with its whole row
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,14 @@ PERSONAL = (
         Fate.KEPT,
         "about a channel and not about a customer, and gone when the pause is",
     ),
+    _columns(
+        links,
+        "token_hash delivery_id account_id document_sha256 sealed created_at expires_at revoked_at opened_at"
+        " renewed_at",
+        Fate.DELETED,
+        "it leads to the invoice, and says when it was looked at",
+    ),
+    _columns(documents, "name sealed", Fate.DELETED, "the invoice itself"),
     _columns(jobs, "name leased_until token last_run_at note", Fate.KEPT, "about work, not about a customer"),
 )
 """Every column of every table: what becomes of it when a delivery is erased, and why."""
@@ -223,7 +235,19 @@ def _erase(connection: Connection, rows: Sequence[Row[Any]], entry: Entry, shift
     ):
         if values:
             connection.execute(statement, values)
+    _delete_pages(connection, ids)
     return tuple(ids)
+
+
+def _delete_pages(connection: Connection, ids: Sequence[str]) -> None:
+    """Delete the links of deliveries, and their documents where the database keeps them.
+
+    Those that are kept elsewhere belong to no link then, and go with the next look at them (links.py).
+    """
+    found = [KeptLink(**row._mapping) for row in connection.execute(_LINKS, {"ids": ids})]  # noqa: SLF001 - its public name
+    if found:
+        connection.execute(delete(documents).where(documents.c.name.in_([link.document_name for link in found])))
+        connection.execute(delete(links).where(links.c.token_hash.in_([link.token_hash for link in found])))
 
 
 def _hashed(account_id: str, reference: str | None) -> str | None:
@@ -274,6 +298,7 @@ _OLD = (
 _REFERRING = select(transactions.c.id, transactions.c.account_id, transactions.c.merchant_reference).where(
     transactions.c.delivery_id.in_(_IDS), transactions.c.merchant_reference.is_not(None)
 )
+_LINKS = select(links).where(links.c.delivery_id.in_(_IDS))
 _HISTORY, _SENDS, _CAPTURES = (
     update(table).where(table.c.delivery_id.in_(_IDS)).values(_emptied(table)) for table in (history, sends, captures)
 )

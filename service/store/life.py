@@ -178,7 +178,7 @@ def send_bounced(held: Held, send: Send, now: datetime, why: str | None, *, has_
         return held
     again = replace(_fresh(delivery), reason=f"not delivered by {send.channel}: {why}", no_send_before=None)
     after = woken(replace(held, delivery=again), now)
-    return replace(after, told=after.wakes)  # whoever has it in hand must not close it as delivered
+    return replace(after, asked=after.wakes)  # whoever has it in hand must not close it, as delivered least of all
 
 
 def capture_settled(

@@ -132,22 +132,10 @@ def delete_document(connection: Connection, name: str) -> None:
 
 def document_names(connection: Connection, account_id: str, after: str | None) -> tuple[str, ...]:
     """As `Store.document_names`."""
-    names = select(documents.c.name).where(documents.c.name > (after or f"{account_id}/"))
-    below = names.where(documents.c.name < f"{account_id}0")  # the character after the slash
-    return tuple(connection.execute(below.order_by(documents.c.name).limit(NAMES_AT_ONCE)).scalars())
-
-
-def erase(connection: Connection, delivery_ids: Sequence[str]) -> None:
-    """Delete the links of deliveries, and their documents where the database keeps them.
-
-    Documents that are kept elsewhere belong to no link then, and go with the next look (links.py).
-    """
-    found = connection.execute(select(*_COLUMNS).where(links.c.delivery_id.in_(list(delivery_ids)))).all()
-    if not found:
-        return
-    names = [_link_of(row).document_name for row in found]
-    connection.execute(delete(documents).where(documents.c.name.in_(names)))
-    connection.execute(delete(links).where(links.c.token_hash.in_([row.token_hash for row in found])))
+    names = select(documents.c.name).where(documents.c.name.startswith(f"{account_id}/", autoescape=True))
+    if after is not None:
+        names = names.where(documents.c.name > after)
+    return tuple(connection.execute(names.order_by(documents.c.name).limit(NAMES_AT_ONCE)).scalars())
 
 
 def _change(connection: Connection, *which: ColumnElement[bool], **values: Any) -> int:

@@ -86,7 +86,7 @@ def apply(book: Book, account_id: str, report: Report, delivery_id: str, send_id
         after = life.send_bounced(held, told, book.now, entry.detail, has_it=bool(accepted))
     book.sends.put(send_id, replace(intent, value=told))
     book.put(after, entry)
-    return Reported.RECORDED
+    return Reported.BOUNCED if report.fate is Fate.FAILED and after is not held else Reported.RECORDED
 
 
 def _of_round(book: Book, send: Send) -> list[Send]:

@@ -24,6 +24,7 @@ from service.delivery import (
     Entry,
     Filter,
     Job,
+    KeptLink,
     Member,
     Members,
     News,
@@ -39,7 +40,20 @@ from service.delivery import (
     Schedule,
     Send,
 )
-from service.store import alerts, claims, concerns, erasure, paces, pauses, purchases, queries, receipts, search, work
+from service.store import (
+    alerts,
+    claims,
+    concerns,
+    erasure,
+    links,
+    paces,
+    pauses,
+    purchases,
+    queries,
+    receipts,
+    search,
+    work,
+)
 from service.store.book import Book
 from service.store.clock import shift
 from service.store.engines import Engines
@@ -126,6 +140,10 @@ class SqlStore:
         return await self._change(
             send.delivery_id, partial(apply, delivery_id=send.delivery_id, send_id=send.id), sends=True
         )
+
+    async def reported(self, account_id: str, report: Report) -> Send | None:
+        """As `Store.reported`."""
+        return await self._read(partial(receipts.about, account_id=account_id, report=report))
 
     async def unmatched_reports(self, account_id: str) -> tuple[Report, ...]:
         """As `Store.unmatched_reports`."""
@@ -295,6 +313,65 @@ class SqlStore:
             return erasure.erase_old(book.connection, account_id, before, limit=limit, entry=entry, shift=book.shift)
 
         return await self._writer.write(Write(apply=erase))
+
+    async def keep_link(self, link: KeptLink) -> KeptLink:
+        """As `Store.keep_link`."""
+        return await self._change(link.delivery_id, partial(links.keep, link=link))
+
+    async def link(self, token_hash: str) -> KeptLink | None:
+        """As `Store.link`."""
+        return await self._read(partial(links.one, token_hash=token_hash))
+
+    async def links_of(self, delivery_id: str) -> tuple[KeptLink, ...]:
+        """As `Store.links_of`."""
+        return await self._read(partial(links.of_delivery, delivery_id=delivery_id))
+
+    async def open_link(self, token_hash: str) -> None:
+        """As `Store.open_link`."""
+        await self._share(links.opened, token_hash, alone=True)
+
+    async def renew_link(self, link: KeptLink, request: Request) -> bool:
+        """As `Store.renew_link`."""
+        return await self._change(link.delivery_id, partial(links.renew, link=link, request=request))
+
+    async def revoke_links(self, delivery_id: str, request: Request) -> int:
+        """As `Store.revoke_links`."""
+        return await self._change(delivery_id, partial(links.revoke, delivery_id=delivery_id, request=request))
+
+    async def drop_link(self, token_hash: str) -> None:
+        """As `Store.drop_link`."""
+        await self._share(links.drop, token_hash, alone=True)
+
+    async def ended_links(self, account_id: str) -> tuple[KeptLink, ...]:
+        """As `Store.ended_links`."""
+        return await self._read(partial(links.ended, account_id=account_id, shift=shift(self._clock)))
+
+    async def empty_links(self, token_hashes: Sequence[str]) -> None:
+        """As `Store.empty_links`."""
+        empty = partial(links.empty, token_hashes=token_hashes)
+        await self._writer.write(Write(apply=lambda book: empty(book.connection), alone=True))
+
+    async def known_links(self, token_hashes: Sequence[str]) -> frozenset[str]:
+        """As `Store.known_links`."""
+        return await self._read(partial(links.known, token_hashes=token_hashes))
+
+    async def put_document(self, name: str, sealed: bytes) -> None:
+        """As `Store.put_document`."""
+        put = partial(links.put_document, name=name, sealed=sealed)
+        await self._writer.write(Write(apply=lambda book: put(book.connection), alone=True))
+
+    async def document(self, name: str) -> bytes | None:
+        """As `Store.document`."""
+        return await self._read(partial(links.document, name=name))
+
+    async def delete_document(self, name: str) -> None:
+        """As `Store.delete_document`."""
+        forget = partial(links.delete_document, name=name)
+        await self._writer.write(Write(apply=lambda book: forget(book.connection), alone=True))
+
+    async def document_names(self, account_id: str, *, after: str | None = None) -> tuple[str, ...]:
+        """As `Store.document_names`."""
+        return await self._read(partial(links.document_names, account_id=account_id, after=after))
 
     async def counts(self) -> Counts:
         """As `Store.counts`."""

@@ -1,5 +1,6 @@
-"""The little that every face needs of ASGI: exact paths and methods, small JSON answers, and no 500 whatever comes."""
+"""The little that every face needs of ASGI: paths and methods, small JSON answers, and no 500 whatever comes."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from typing import Final
@@ -11,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 Handler = Callable[[Request], Awaitable[Response]]
 Routes = Mapping[str, Mapping[str, Handler]]
-"""Path, then method, then who answers."""
+"""Path, then method, then who answers. A path may hold one parameter: `{name}` stands for anything but a slash."""
 
 _log = structlog.get_logger()
 _NO_STORE: Final = {"cache-control": "no-store"}
@@ -41,8 +42,22 @@ def under(prefixes: Iterable[str], routes: Routes) -> Routes:
 def application(routes: Routes, alarm: Callable[[str], None]) -> ASGIApp:
     """Return an application of exactly these paths and methods: no HEAD for GET, no redirect to another slash.
 
+    What stands for a path's parameter is in the request's `path_params`, undecoded but for what the server did.
+
     `alarm` is told the name of the log event when a request meets a bug.
     """
+    exact = {path: methods for path, methods in routes.items() if "{" not in path}
+    patterns = [(_pattern(path), methods) for path, methods in routes.items() if "{" in path]
+
+    def find(scope: Scope) -> tuple[Mapping[str, Handler] | None, Scope]:
+        """Return who answers at a path; and the scope, with what stands for the parameter."""
+        path = scope["path"]
+        if path in exact:
+            return exact[path], scope
+        for pattern, methods in patterns:
+            if found := pattern.fullmatch(path):
+                return methods, {**scope, "path_params": found.groupdict()}
+        return None, scope
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -50,13 +65,19 @@ def application(routes: Routes, alarm: Callable[[str], None]) -> ASGIApp:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            await _http(routes, alarm, scope, receive, send)
+            await _http(*find(scope), alarm, receive, send)
 
     return app
 
 
-async def _http(routes: Routes, alarm: Callable[[str], None], scope: Scope, receive: Receive, send: Send) -> None:
-    methods = routes.get(scope["path"])
+def _pattern(path: str) -> re.Pattern[str]:
+    before, name, after = re.split(r"[{}]", path)
+    return re.compile(rf"{re.escape(before)}(?P<{name}>[^/]+){re.escape(after)}")
+
+
+async def _http(
+    methods: Mapping[str, Handler] | None, scope: Scope, alarm: Callable[[str], None], receive: Receive, send: Send
+) -> None:
     if methods is None:
         response = error(404, "not_found")
     elif scope["method"] not in methods:

@@ -67,7 +67,7 @@ class Intake:
         """Answer one request that came to `source` (`callback`, `webhook`): 200 only when it is in the record."""
         began = self.clock.monotonic()
         try:
-            body, size = await _read(request)
+            body, size = await read_body(request)
             if size > LARGEST_BODY:
                 too_large = _FAR_TOO_LARGE if size > MOST_READ else _TOO_LARGE
                 return self._refuse(too_large, source, "too_large", began)
@@ -118,7 +118,7 @@ class Intake:
         return round((self.clock.monotonic() - began) * 1000, 1)
 
 
-async def _read(request: Request) -> tuple[bytes, int]:
+async def read_body(request: Request) -> tuple[bytes, int]:
     """Return a body and its size, or of one that is too large nothing, and the size at which reading stopped."""
     body, size = bytearray(), 0
     async for chunk in request.stream():

@@ -11,6 +11,8 @@ from service.web.asgi import Handler, application, under
 from service.web.callback import Callbacks
 from service.web.health import PublicHealth, livez
 from service.web.intake import Intake
+from service.web.pages import InvoicePages
+from service.web.receipts import Receipts
 from service.web.webhooks import Webhooks
 
 
@@ -23,6 +25,8 @@ def public_app(
     metrics: Metrics,
     clock: Clock,
     prefixes: tuple[str, ...],
+    pages: InvoicePages | None = None,
+    receipts: Receipts | None = None,
 ) -> ASGIApp:
     """Return the application; without `authenticate_webhook` it has no place for webhooks.
 
@@ -37,4 +41,8 @@ def public_app(
     }
     if authenticate_webhook is not None:
         routes["/webhooks/dintero"] = Webhooks(authenticate=authenticate_webhook, intake=intake).handlers()
+    if pages is not None:
+        routes |= pages.routes()
+    if receipts is not None:
+        routes |= receipts.routes()
     return application(under(prefixes, routes), metrics.alarm)

@@ -1,0 +1,122 @@
+"""A bounce as a mail (RFC 3464): which of our mails it is about, and what became of that."""
+
+import email
+import email.policy
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from email.message import Message as Mail
+from email.utils import parsedate_to_datetime
+
+from service.delivery import Report
+from service.receipts.events import OURS, Event, report_of
+
+LARGEST = 10 << 20
+"""Bytes of a mail that is read."""
+_KEY = re.compile(r"[0-9a-f]{32}")
+_ENCODED = re.compile(r"\+([0-9A-F]{2})")  # xtext, RFC 3461 section 4
+_KINDS = {"failed": "bounced", "delivered": "delivered", "delayed": "deferred"}
+_MOST = 20  # recipients that are looked at: a mail of ours has one
+_LONGEST = 300
+
+
+def reports_in(content: bytes, channel: str, *, ignored: Iterable[str] = ()) -> tuple[Report, ...]:
+    """Return what a mail reports of mails of ours; nothing for any that is no delivery status notification.
+
+    Only what names our envelope id (ENVID) or Message-ID counts, and both must agree. So an out-of-office answer does
+    nothing, whatever it says of itself, and neither does a bounce of anybody else's mail. `ignored` are addresses of
+    blind copies.
+    """
+    mail = email.message_from_bytes(content[:LARGEST], policy=email.policy.compat32)
+    status = _status_of(mail)
+    if status is None:
+        return ()
+    named = _reference(mail, status)
+    if named is None:
+        return ()
+    at, skipped = _time_of(mail), {address.casefold() for address in ignored}
+    events = [event for group in status[1 : _MOST + 1] if (event := _event(group, named, at)) is not None]
+    found = (report_of(event, channel) for event in events if (event.recipient or "").casefold() not in skipped)
+    return tuple(report for report in found if report is not None)
+
+
+def _status_of(mail: Mail) -> list[Mail] | None:
+    """Return the groups of a report: of the message, then of each recipient; None when the mail is no report."""
+    if mail.get_content_type() != "multipart/report":
+        return None
+    if str(mail.get_param("report-type", "delivery-status")).lower() != "delivery-status":
+        return None
+    for part in mail.walk():
+        if part.get_content_type() == "message/delivery-status":
+            groups = part.get_payload()
+            return [group for group in groups if isinstance(group, Mail)] if isinstance(groups, list) else None
+    return None
+
+
+def _reference(mail: Mail, status: list[Mail]) -> str | None:
+    """Return our Message-ID, else the key in the envelope id; None when neither is ours, or they contradict."""
+    envelope_id = _plain(_field(status[0], "Original-Envelope-Id")) if status else ""
+    key = envelope_id if _KEY.fullmatch(envelope_id) else None
+    ours = next(iter(_message_ids(mail)), None)
+    if key and ours and f"{key}@" not in ours:
+        return None
+    return ours or key
+
+
+def _message_ids(mail: Mail) -> Iterator[str]:
+    """Return those of our form in what is sent back of the mail: its header, or all of it."""
+    for part in mail.walk():
+        kind, content = part.get_content_type(), part.get_payload()
+        if kind in {"text/rfc822-headers", "message/rfc822-headers"}:
+            decoded = part.get_payload(decode=True)
+            returned = email.message_from_bytes(decoded) if isinstance(decoded, bytes) else None
+            if returned is None and isinstance(content, list) and content and isinstance(content[0], Mail):
+                returned = content[0]
+        elif kind == "message/rfc822" and isinstance(content, list) and content and isinstance(content[0], Mail):
+            returned = content[0]
+        else:
+            continue
+        found = _field(returned, "Message-ID") if returned is not None else ""
+        if OURS.fullmatch(found):
+            yield found
+
+
+def _event(group: Mail, named: str, at: datetime | None) -> Event | None:
+    kind = _KINDS.get(_field(group, "Action").lower())
+    if kind is None:
+        return None
+    recipient = _address(_field(group, "Original-Recipient") or _field(group, "Final-Recipient"))
+    status = _field(group, "Status")
+    told = "|".join((named, kind, recipient, status, at.isoformat() if at and kind == "deferred" else ""))
+    return Event(
+        kind=kind,
+        message_id=named,
+        event_id=f"dsn:{hashlib.sha256(told.encode('utf-8', 'replace')).hexdigest()}",
+        at=at,
+        recipient=recipient or None,
+        detail=f"{status} {_field(group, 'Diagnostic-Code').partition(';')[2].strip()}".strip() or None,
+    )
+
+
+def _field(group: Mail, name: str) -> str:
+    """Return a field on one line, at most 300 characters; empty when it is missing."""
+    return " ".join(str(group.get(name, "")).split())[:_LONGEST]
+
+
+def _address(field: str) -> str:
+    """Return the address out of `rfc822; o@nordmann.example`."""
+    return _plain(field.rpartition(";")[2].strip().strip("<>"))
+
+
+def _plain(text: str) -> str:
+    """Return xtext decoded."""
+    return _ENCODED.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def _time_of(mail: Mail) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(_field(mail, "Date"))
+    except (ValueError, TypeError, IndexError):
+        return None
+    return at if at.tzinfo else None

@@ -1,0 +1,188 @@
+"""The invoice pages out: what is behind a link, the document, and a new link; nothing is consumed by looking."""
+
+import base64
+import hashlib
+import ipaddress
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.delivery import Clock, PageRenderer, Pages, StoreUnavailable, TransientFailure, Visit
+from service.web.asgi import Handler, error
+
+PAGE = "/i/{token}"
+DOCUMENT = "/i/{token}/invoice.pdf"
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
+_PREFIX = 8  # characters of a token that share a limit
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+_PRIVATE: Final = {
+    "cache-control": "private, no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-robots-tag": "noindex, nofollow, noarchive",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+}
+_PAGE_POLICY = "default-src 'none'; style-src {styles}; img-src data:; form-action 'self'; {rest}"
+_REST = "base-uri 'none'; frame-ancestors 'none'"
+_DOCUMENT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; {_REST}"  # a browser's own viewer has styles
+
+
+@dataclass(slots=True, kw_only=True)
+class Limit:
+    """So many at once, and `per_second` again; of the `most` keys seen last, so that memory stays bounded."""
+
+    clock: Clock
+    burst: float
+    per_second: float
+    most: int = 10_000
+    _left: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)  # what is left, and as of when
+
+    def wait(self, key: str) -> float:
+        """Take one; return 0, or the seconds after which there is one again."""
+        now = self.clock.monotonic()
+        left, since = self._left.pop(key, (self.burst, now))
+        left = min(self.burst, left + (now - since) * self.per_second)
+        taken = left >= 1
+        self._left[key] = (left - 1 if taken else left, now)
+        while len(self._left) > self.most:
+            self._left.popitem(last=False)
+        return 0.0 if taken else (1 - left) / self.per_second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoicePages:
+    """Answers who follows a link. What is unknown and what was revoked get the same answer to the last byte."""
+
+    pages: Pages
+    renderer: PageRenderer
+    of_token: Limit
+    of_client: Limit
+
+    def routes(self) -> dict[str, dict[str, Handler]]:
+        """Return who answers which path and method."""
+        return {
+            PAGE: {"GET": self.show, "HEAD": self.show, "POST": self.renew},
+            DOCUMENT: {"GET": self.document, "HEAD": self.document},
+        }
+
+    async def show(self, request: Request) -> Response:
+        """Show the page of an invoice, or that its link has expired."""
+        visit = await self._visit(request)
+        if isinstance(visit, Response):
+            return visit
+        if visit.page is None:
+            return _html(200, self.renderer.expired(asked=_asked(request), renewed=False))
+        here = request.path_params["token"]  # relative to the page's own address, whatever stands before it
+        return _html(200, self.renderer.page(visit.page, document_url=f"{here}/invoice.pdf"))
+
+    async def renew(self, request: Request) -> Response:
+        """Ask for a new link; the answer does not tell whether there will be one."""
+        visit = await self._visit(request)
+        if isinstance(visit, Response):
+            return visit
+        if visit.page is not None:  # it works: nothing is asked for, and the page is shown again
+            return _plain(303, headers={"location": request.path_params["token"]})
+        try:
+            await self.pages.renew(visit)
+        except StoreUnavailable:
+            return _unavailable()
+        return _html(200, self.renderer.expired(asked=_asked(request), renewed=True))
+
+    async def document(self, request: Request) -> Response:
+        """Hand out the invoice itself."""
+        visit = await self._visit(request)
+        if isinstance(visit, Response):
+            return visit
+        if visit.page is None:
+            return _plain(303, headers={"location": f"../{request.path_params['token']}"})
+        try:
+            document = await self.pages.document(visit, opened=request.method == "GET")
+        except (StoreUnavailable, TransientFailure):
+            return _unavailable()
+        if document is None:
+            return self._missing(request)
+        name = self.renderer.document_name(visit.page)
+        return Response(
+            document,
+            headers=_PRIVATE
+            | {
+                "content-security-policy": _DOCUMENT_POLICY,
+                "content-disposition": f"inline; filename=\"{name}\"; filename*=UTF-8''{quote(name, safe='')}",
+                "content-type": "application/pdf",
+            },
+        )
+
+    async def _visit(self, request: Request) -> Visit | Response:
+        """Return what the token leads to, or the answer that says why there is nothing."""
+        token = request.path_params["token"]
+        usable = _TOKEN.fullmatch(token) is not None
+        waits = [self.of_client.wait(_client(request)), self.of_token.wait(token[:_PREFIX]) if usable else 0.0]
+        if max(waits) > 0:
+            return _plain(429, headers={"retry-after": str(int(max(waits)) + 1)})
+        try:
+            visit = await self.pages.look(token) if usable else None
+        except StoreUnavailable:
+            return _unavailable()
+        return self._missing(request) if visit is None else visit
+
+    def _missing(self, request: Request) -> Response:
+        return _html(404, self.renderer.missing(asked=_asked(request)))
+
+
+def invoice_pages(pages: Pages, renderer: PageRenderer, clock: Clock) -> InvoicePages:
+    """Return the pages with their limits: 30 at once for a link, 120 for a client, and one a second after that."""
+    return InvoicePages(
+        pages=pages,
+        renderer=renderer,
+        of_token=Limit(clock=clock, burst=30, per_second=0.5),
+        of_client=Limit(clock=clock, burst=120, per_second=1),
+    )
+
+
+def _asked(request: Request) -> str | None:
+    return request.headers.get("accept-language")
+
+
+def _client(request: Request) -> str:
+    """Return what a client's limit goes by: its address, or its /64 network.
+
+    A proxy beside us (on a private address) says whose request it passes on in the last place of X-Forwarded-For; what
+    stands before that anybody may have written.
+    """
+    peer = request.client.host if request.client else ""
+    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    address = _address(peer)
+    if forwarded and (address is None or address.is_private):
+        address = _address(forwarded) or address
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _html(status: int, page: str) -> Response:
+    digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() for style in _STYLE.findall(page)]
+    styles = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    policy = _PAGE_POLICY.format(styles=styles, rest=_REST)
+    headers = _PRIVATE | {"content-security-policy": policy, "vary": "accept-language"}
+    return Response(page, status, headers=headers, media_type="text/html")
+
+
+def _plain(status: int, *, headers: dict[str, str]) -> Response:
+    return Response(status_code=status, headers=_PRIVATE | {"content-security-policy": "default-src 'none'"} | headers)
+
+
+def _unavailable() -> Response:
+    return error(503, "unavailable", headers=_PRIVATE | {"retry-after": "60"})

@@ -1,0 +1,396 @@
+"""Reports of messages in the record: once, in any order, early and late; and turns at a channel with a pace."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service.delivery import (
+    PROVIDER_LANE,
+    Claim,
+    Delivery,
+    Fate,
+    Outcome,
+    Pace,
+    Proof,
+    Report,
+    Reported,
+    Result,
+    Schedule,
+    Settled,
+    Step,
+)
+from service.store import SqlStore, open_store
+from tests.fakes import MovedClock
+from tests.store_values import (
+    ACCOUNT,
+    AT,
+    CLOSED,
+    NEVER,
+    SECOND,
+    SETTLED,
+    arrival,
+    claim_all,
+    claimed,
+    due_now,
+    near,
+    only,
+    request,
+    send,
+)
+
+LATER = Schedule(due_in=3600)
+MINUTE = 60 * SECOND
+
+
+@pytest.fixture
+async def other(database_url: str, clock: MovedClock) -> AsyncIterator[SqlStore]:
+    """Another process's store on the same record."""
+    async with open_store(database_url, clock=clock, migrate=False) as opened:
+        yield opened
+
+
+def report(fate: Fate = Fate.FAILED, event: str = "e1", **changed: Any) -> Report:
+    values: dict[str, Any] = {
+        "channel": "email",
+        "event_id": event,
+        "reference": "<abc@merchant.example>",
+        "fate": fate,
+        "at": AT + MINUTE,
+        "detail": "bounced: 5.1.1 unknown",
+    }
+    return Report(**(values | changed))
+
+
+async def sent(store: SqlStore, number: int = 1, **changed: Any) -> Claim:
+    """Begin a send and have it accepted; the claim is still held."""
+    claim = await claimed(store, number)
+    begun = send(claim.delivery.id, number, **changed)
+    await store.begin_send(claim, begun)
+    await store.settle_send(replace(begun, **SETTLED, proof=Proof.RELAY), [])
+    return claim
+
+
+async def completed(store: SqlStore, number: int = 1, **changed: Any) -> Claim:
+    claim = await sent(store, number, **changed)
+    await store.save(claim, replace(claim.delivery, **CLOSED), NEVER)
+    return claim
+
+
+async def outcomes(store: SqlStore, delivery_id: str) -> list[Settled]:
+    return [one.outcome for one in await store.sends(delivery_id)]
+
+
+async def receipts_of(store: SqlStore, delivery_id: str) -> list[tuple[Result, str | None]]:
+    history = await store.history(delivery_id)
+    return [(entry.result, entry.detail) for entry in history if entry.step is Step.RECEIPT]
+
+
+async def test_a_bounce_opens_a_completed_delivery_again(store: SqlStore, clock: MovedClock) -> None:
+    claim = await completed(store)
+    assert await store.report(ACCOUNT, report()) is Reported.BOUNCED
+    opened = await only(store)
+    assert (opened.outcome, opened.closed_at) == (Outcome.OPEN, None)
+    assert opened.reason == "not delivered by email: bounced: 5.1.1 unknown"
+    assert due_now(opened, clock)
+    (told,) = await store.sends(claim.delivery.id)
+    assert (told.outcome, told.reported_at) == (Settled.BOUNCED, AT + MINUTE)
+    assert await receipts_of(store, claim.delivery.id) == [(Result.REFUSED, "bounced: 5.1.1 unknown")]
+    (again,) = await claim_all(store)
+    assert [one.outcome for one in again.sends] == [Settled.BOUNCED]
+
+
+@pytest.mark.parametrize("reference", ["<abc@merchant.example>", "abc", "queue-id-7"])
+async def test_a_message_is_known_by_any_of_its_names(store: SqlStore, reference: str) -> None:
+    claim = await sent(store, remote_id="queue-id-7")
+    assert await store.report(ACCOUNT, report(Fate.DELIVERED, reference=reference)) is Reported.RECORDED
+    found = await store.reported(ACCOUNT, report(reference=reference))
+    assert found is not None
+    assert found.delivery_id == claim.delivery.id
+
+
+@pytest.mark.parametrize(
+    "changed", [{"reference": "<abd@merchant.example>"}, {"channel": "sms"}], ids=["reference", "channel"]
+)
+async def test_another_channels_and_anothers_message_are_not_meant(store: SqlStore, changed: dict[str, str]) -> None:
+    await completed(store)
+    assert await store.report(ACCOUNT, report(**changed)) is Reported.UNMATCHED
+    assert await store.reported(ACCOUNT, report(**changed)) is None
+    assert (await only(store)).outcome is Outcome.COMPLETED
+
+
+async def test_another_account_reports_nothing_of_ours(store: SqlStore) -> None:
+    await completed(store)
+    assert await store.report("T87654321", report()) is Reported.UNMATCHED
+    assert (await only(store)).outcome is Outcome.COMPLETED
+    assert await store.unmatched_reports(ACCOUNT) == ()
+
+
+async def test_a_report_counts_once(store: SqlStore) -> None:
+    claim = await completed(store)
+    assert await store.report(ACCOUNT, report()) is Reported.BOUNCED
+    (opened,) = await claim_all(store)
+    await store.save(opened, replace(opened.delivery, outcome=Outcome.FAILED, closed_at=AT), NEVER)
+    assert await store.report(ACCOUNT, report()) is Reported.DUPLICATE
+    assert (await only(store)).outcome is Outcome.FAILED
+    assert len(await receipts_of(store, claim.delivery.id)) == 1
+
+
+async def test_the_same_report_to_two_processes_at_once_counts_once(store: SqlStore, other: SqlStore) -> None:
+    claim = await completed(store)
+    told = await asyncio.gather(*(one.report(ACCOUNT, report()) for one in (store, other, store, other)))
+    assert sorted(told) == sorted([Reported.BOUNCED, *[Reported.DUPLICATE] * 3])
+    assert len(await receipts_of(store, claim.delivery.id)) == 1
+
+
+@pytest.mark.parametrize("late", [Fate.DELIVERED, Fate.FAILED])
+async def test_what_happened_earlier_changes_nothing_later(store: SqlStore, late: Fate) -> None:
+    """The fate that happened last counts, whichever report comes first."""
+    claim = await completed(store)
+    last = Fate.FAILED if late is Fate.DELIVERED else Fate.DELIVERED
+    await store.report(ACCOUNT, report(last, at=AT + 2 * MINUTE))
+    before = await only(store)
+    assert await store.report(ACCOUNT, report(late, "e2", at=AT + MINUTE)) is Reported.RECORDED
+    assert await only(store) == before
+    wanted = Settled.BOUNCED if last is Fate.FAILED else Settled.ACCEPTED
+    assert await outcomes(store, claim.delivery.id) == [wanted]
+    assert len(await receipts_of(store, claim.delivery.id)) == 2
+
+
+async def test_a_mail_that_was_delivered_may_bounce_later(store: SqlStore) -> None:
+    claim = await completed(store)
+    await store.report(ACCOUNT, report(Fate.DELIVERED))
+    assert (await only(store)).delivery_proof is Proof.REPORT
+    assert await store.report(ACCOUNT, report(event="e2", at=AT + 2 * MINUTE)) is Reported.BOUNCED
+    assert (await only(store)).outcome is Outcome.OPEN
+    assert await outcomes(store, claim.delivery.id) == [Settled.BOUNCED]
+
+
+@pytest.mark.parametrize("fate", [Fate.DEFERRED, Fate.UNKNOWN])
+async def test_what_decides_nothing_is_noted_only(store: SqlStore, fate: Fate) -> None:
+    claim = await completed(store)
+    before = await only(store)
+    assert await store.report(ACCOUNT, report(fate, detail=None)) is Reported.RECORDED
+    assert await only(store) == before
+    assert await outcomes(store, claim.delivery.id) == [Settled.ACCEPTED]
+    ((_, detail),) = await receipts_of(store, claim.delivery.id)
+    assert detail == fate.value
+
+
+async def test_an_early_report_is_kept_until_its_message_is_known(store: SqlStore, clock: MovedClock) -> None:
+    """The provider's report may come before our own write of its message's id."""
+    early = report(Fate.FAILED, reference="queue-id-7")
+    assert await store.report(ACCOUNT, early) is Reported.UNMATCHED
+    assert await store.report(ACCOUNT, early) is Reported.DUPLICATE
+    assert await store.unmatched_reports(ACCOUNT) == (early,)
+    await completed(store, remote_id="queue-id-7")
+    (waiting,) = await store.unmatched_reports(ACCOUNT)
+    assert await store.report(ACCOUNT, waiting) is Reported.BOUNCED
+    assert (await only(store)).outcome is Outcome.OPEN
+    assert await store.unmatched_reports(ACCOUNT) == ()
+    assert await store.report(ACCOUNT, waiting) is Reported.DUPLICATE
+    await store.report(ACCOUNT, report(event="e9", reference="nobody's"))
+    clock.advance(timedelta(days=31).total_seconds())
+    assert await store.unmatched_reports(ACCOUNT) == ()
+
+
+async def test_unmatched_reports_come_oldest_first_and_their_own_accounts(store: SqlStore, clock: MovedClock) -> None:
+    for number in range(3):
+        await store.report(ACCOUNT, report(event=f"e{number}", reference="nobody's"))
+        clock.advance(1)
+    await store.report("T87654321", report(event="foreign"))
+    assert [one.event_id for one in await store.unmatched_reports(ACCOUNT)] == ["e0", "e1", "e2"]
+
+
+async def test_a_persons_word_outweighs_a_bounce(store: SqlStore) -> None:
+    claim = await sent(store)
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, closed_at=AT), NEVER)
+    await store.resolve(claim.delivery.id, request("on the telephone"), delivered=True)
+    (again,) = await claim_all(store)
+    await store.save(again, replace(again.delivery, **CLOSED), NEVER)
+    assert await store.report(ACCOUNT, report()) is Reported.RECORDED
+    assert (await only(store)).outcome is Outcome.COMPLETED
+    assert await outcomes(store, claim.delivery.id) == [Settled.BOUNCED]
+
+
+async def test_another_accepted_send_of_the_round_outweighs_a_bounce(store: SqlStore) -> None:
+    claim = await claimed(store)
+    first = send(claim.delivery.id, 1)
+    await store.begin_send(claim, first)
+    await store.settle_send(replace(first, outcome=Settled.UNCONFIRMED, settled_at=AT), [])
+    second = send(claim.delivery.id, 2, channel="sms", key="def", message_id="def")
+    await store.begin_send(claim, second)
+    await store.settle_send(replace(second, **SETTLED, proof=Proof.RELAY), [])
+    await store.save(claim, replace(claim.delivery, **CLOSED), NEVER)
+    assert await store.report(ACCOUNT, report()) is Reported.RECORDED
+    assert (await only(store)).outcome is Outcome.COMPLETED
+    assert await outcomes(store, claim.delivery.id) == [Settled.BOUNCED, Settled.ACCEPTED]
+
+
+async def test_a_bounce_of_an_earlier_round_opens_nothing(store: SqlStore) -> None:
+    claim = await completed(store)
+    await store.resend(claim.delivery.id, request("once more"))
+    (again,) = await claim_all(store)
+    second = send(claim.delivery.id, 2, round=1, key="def", message_id="<def@merchant.example>")
+    await store.begin_send(again, second)
+    await store.settle_send(replace(second, **SETTLED, proof=Proof.RELAY), [])
+    await store.save(again, replace(again.delivery, **CLOSED), NEVER)
+    assert await store.report(ACCOUNT, report()) is Reported.RECORDED
+    assert (await only(store)).outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.SKIPPED])
+async def test_a_bounce_opens_nothing_that_was_called_off(store: SqlStore, outcome: Outcome) -> None:
+    claim = await sent(store)
+    await store.save(claim, replace(claim.delivery, outcome=outcome, closed_at=AT), NEVER)
+    assert await store.report(ACCOUNT, report()) is Reported.RECORDED
+    assert (await only(store)).outcome is outcome
+
+
+async def test_a_bounce_keeps_whoever_has_it_in_hand_from_closing_it(store: SqlStore, clock: MovedClock) -> None:
+    claim = await sent(store)
+    assert await store.report(ACCOUNT, report()) is Reported.BOUNCED
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, closed_at=AT), NEVER)
+    opened = await only(store)
+    assert opened.outcome is Outcome.OPEN
+    assert due_now(opened, clock)
+
+
+async def test_a_bounce_keeps_whoever_has_it_in_hand_from_completing_it(store: SqlStore, clock: MovedClock) -> None:
+    claim = await sent(store)
+    assert await store.report(ACCOUNT, report()) is Reported.BOUNCED
+    await store.save(claim, replace(claim.delivery, **CLOSED), NEVER)
+    opened = await only(store)
+    assert opened.outcome is Outcome.OPEN
+    assert due_now(opened, clock)
+
+
+async def test_delivered_makes_an_unconfirmed_send_accepted(store: SqlStore, clock: MovedClock) -> None:
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    await store.settle_send(replace(begun, outcome=Settled.UNCONFIRMED, settled_at=AT), [])
+    await store.save(claim, claim.delivery, LATER)
+    assert await store.report(ACCOUNT, report(Fate.DELIVERED, detail="delivered")) is Reported.RECORDED
+    found = await only(store)
+    assert (found.delivery_proof, found.progress) == (Proof.REPORT, ("delivered",))
+    assert due_now(found, clock)
+    (told,) = await store.sends(claim.delivery.id)
+    assert (told.outcome, told.proof, told.reported_at) == (Settled.ACCEPTED, Proof.REPORT, AT + MINUTE)
+    assert await receipts_of(store, claim.delivery.id) == [(Result.ACCEPTED, "delivered")]
+
+
+async def test_delivered_opens_what_was_given_up_in_doubt(store: SqlStore) -> None:
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    await store.settle_send(replace(begun, outcome=Settled.UNCONFIRMED, settled_at=AT), [])
+    await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, closed_at=AT), NEVER)
+    await store.report(ACCOUNT, report(Fate.DELIVERED))
+    assert (await only(store)).outcome is Outcome.OPEN
+
+
+async def test_a_report_settles_a_send_that_nobody_has_settled(store: SqlStore) -> None:
+    """The process died between intent and outcome; and what it writes late all the same does no harm."""
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    assert await store.report(ACCOUNT, report(Fate.DELIVERED)) is Reported.RECORDED
+    assert await outcomes(store, claim.delivery.id) == [Settled.ACCEPTED]
+    await store.settle_send(replace(begun, outcome=Settled.UNCONFIRMED, settled_at=AT), [])
+    assert await outcomes(store, claim.delivery.id) == [Settled.ACCEPTED]
+    assert (await only(store)).delivery_proof is Proof.REPORT
+
+
+async def test_an_acceptance_that_is_written_after_its_bounce_does_not_undo_it(store: SqlStore) -> None:
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    await store.report(ACCOUNT, report())
+    await store.settle_send(replace(begun, **SETTLED, proof=Proof.RELAY), [])
+    assert await outcomes(store, claim.delivery.id) == [Settled.BOUNCED]
+
+
+async def test_a_refused_send_stays_refused(store: SqlStore) -> None:
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    await store.settle_send(replace(begun, outcome=Settled.REFUSED, settled_at=AT), [])
+    await store.save(claim, claim.delivery, LATER)
+    before = await only(store)
+    assert await store.report(ACCOUNT, report()) is Reported.RECORDED
+    assert await outcomes(store, claim.delivery.id) == [Settled.REFUSED]
+    assert await only(store) == before
+
+
+# --- turns -----------------------------------------------------------------------------------------------------------
+
+
+async def test_turns_are_evenly_spaced_across_processes(store: SqlStore, other: SqlStore) -> None:
+    pace = Pace(count=30, seconds=60)
+    waits = await asyncio.gather(*(one.take_turn(ACCOUNT, "email", pace) for one in (store, other) * 5))
+    assert sorted(waits) == pytest.approx([2.0 * place for place in range(10)], abs=1.0)
+    spaces = [later - earlier for earlier, later in zip(sorted(waits), sorted(waits)[1:], strict=False)]
+    assert min(spaces) > 1.0
+
+
+async def test_turns_do_not_gather_while_nobody_takes_them(store: SqlStore, clock: MovedClock) -> None:
+    pace = Pace(count=1, seconds=10)
+    assert await store.take_turn(ACCOUNT, "email", pace) == 0
+    assert await store.take_turn(ACCOUNT, "email", pace) == pytest.approx(10, abs=1)
+    clock.advance(1000)
+    assert await store.take_turn(ACCOUNT, "email", pace) == 0
+    assert await store.take_turn(ACCOUNT, "email", pace) == pytest.approx(10, abs=1)
+
+
+async def test_each_lane_and_account_has_its_own_pace(store: SqlStore) -> None:
+    pace = Pace(count=1, seconds=60)
+    assert await store.take_turn(ACCOUNT, "email", pace) == 0
+    assert await store.take_turn(ACCOUNT, "sms", pace) == 0
+    assert await store.take_turn("T87654321", "email", pace) == 0
+
+
+# --- falling ---------------------------------------------------------------------------------------------------------
+
+
+async def waiting(store: SqlStore, clock: MovedClock, number: int, lane: str = "email") -> Delivery:
+    claim = await claimed(store, number)
+    await store.save(claim, replace(claim.delivery, lane=lane, channel_since=clock.now()), LATER)
+    return await only(store, number)
+
+
+async def test_what_waits_too_long_for_a_lane_falls_from_it(store: SqlStore, clock: MovedClock) -> None:
+    await waiting(store, clock, 1)
+    clock.advance(600)
+    await waiting(store, clock, 2)
+    await waiting(store, clock, 3, lane="sms")
+    assert await store.fall_from(ACCOUNT, "email", 700) == 0
+    clock.advance(200)
+    assert await store.fall_from("T87654321", "email", 700) == 0
+    assert await store.fall_from(ACCOUNT, "email", 700) == 1
+    assert await store.fall_from(ACCOUNT, "email", 700) == 0
+    fallen = await only(store, 1)
+    assert (fallen.lane, near(fallen.due_at, clock.now())) == (PROVIDER_LANE, True)
+    assert [(await only(store, number)).lane for number in (2, 3)] == ["email", "sms"]
+
+
+async def test_what_somebody_has_in_hand_does_not_fall(store: SqlStore, clock: MovedClock) -> None:
+    await waiting(store, clock, 1)
+    clock.advance(3601)
+    assert await claim_all(store, lane="email")
+    clock.advance(30)
+    assert await store.fall_from(ACCOUNT, "email", 600) == 0
+    clock.advance(60)
+    assert await store.fall_from(ACCOUNT, "email", 600) == 1
+
+
+async def test_a_closed_delivery_does_not_fall(store: SqlStore, clock: MovedClock) -> None:
+    await store.receive(arrival(1))
+    (claim,) = await claim_all(store)
+    closed = replace(claim.delivery, lane="email", channel_since=clock.now(), **CLOSED)
+    await store.save(claim, closed, NEVER)
+    clock.advance(3600)
+    assert await store.fall_from(ACCOUNT, "email", 600) == 0

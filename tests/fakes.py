@@ -141,6 +141,7 @@ class FakePayments:
     async def read(self, transaction_id: str) -> Transaction:
         self.reads.append(transaction_id)
         self._planned("read")
+        self._planned(f"read {transaction_id}")
         return replace(self.transactions[transaction_id], read_at=self._clock.now())
 
     async def resolve(self, transaction: Transaction) -> Resolution:

@@ -6,10 +6,10 @@ from datetime import timedelta
 from service.decide import Close, Decision, Ending, Wait, by_age, by_content, by_standing, delivered, next_effect
 from service.delivery import CaptureOrder, Member, Members, Outcome, Result, Standing, Step
 from service.pipeline.consolidating import carrying, counted, wake, wake_one
-from service.pipeline.work import Work, database_now, enter
+from service.pipeline.work import Work, alarm, database_now, enter
 
 _SETTLING = timedelta(minutes=15)
-"""How long an invoice waits at most for all purchases of its group to be read."""
+"""After so long it is a trouble that not all purchases of an invoice's group can be read."""
 _READ_IN = timedelta(seconds=3)
 _BEING_READ = "its other purchases are being read"
 _AGAIN = 15.0  # seconds between two looks meanwhile
@@ -39,26 +39,31 @@ async def _captured(work: Work, members: list[Member]) -> Ending:
     if waiting:
         await wake(work, [member for member in waiting if member.delivery.delivered_at is None])
         return Wait(reason=f"{len(waiting)} of {len(members)} purchases are not captured yet", runs=False)
-    times = [member.delivery.captured_at for member in members]
-    known = [at for at in times if at is not None]
-    if known and work.delivery.captured_known_at is None:
-        now = work.parts.clock.now()
-        work.delivery = replace(work.delivery, captured_at=max(known), captured_known_at=now)
-    missing = len(members) - len(known)
+    missing = len(members) - _learn_captures(work, members)
     reason = f"{missing} of {len(members)} purchases were not captured; see each of them" if missing else None
     return Close(outcome=Outcome.COMPLETED, reason=reason)
 
 
+def _learn_captures(work: Work, members: list[Member]) -> int:
+    """Note that the collection of what there is has begun, where it has; return of how many purchases."""
+    known = [at for member in members if (at := member.delivery.captured_at) is not None]
+    if known and work.delivery.captured_known_at is None:
+        now = work.parts.clock.now()
+        work.delivery = replace(work.delivery, captured_at=max(known), captured_known_at=now)
+    return len(known)
+
+
 async def _settled(work: Work, members: list[Member]) -> Wait | None:
-    """Wait until every purchase that may be on the invoice was read since it came, so that all are known."""
+    """Wait until every purchase that may be on the invoice was read since it came, so that its sum is known."""
     since = work.delivery.received_at
     waited = database_now(work) - since
-    if waited >= _SETTLING:
-        return None
     if waited < _READ_IN:  # what the first that shows it is told by its own transaction is recorded by then
         return Wait(reason=_BEING_READ, runs=False, seconds=_READ_IN.total_seconds())
     groups = {member.purchase.group for member in members}
     found = [other for group in sorted(groups) for other in await work.parts.store.members(Members(group=group))]
+    shown = {one.purchase.transaction_id for one in found if one.counts and one.purchase.invoice_id == work.delivery.id}
+    if not shown <= {member.purchase.transaction_id for member in members}:
+        return Wait(reason=_BEING_READ, runs=False, seconds=1.0)
     unread = [
         other
         for other in found
@@ -68,7 +73,13 @@ async def _settled(work: Work, members: list[Member]) -> Wait | None:
     ]
     if not unread:
         return None
-    return Wait(reason=_BEING_READ, runs=False, seconds=_AGAIN)
+    if waited < _SETTLING:
+        await wake(work, unread)  # whoever showed the invoice first may have died before it did
+        return Wait(reason=_BEING_READ, runs=False, seconds=_AGAIN)
+    # What the invoice comes to is not known, and a wrong sum is never sent: the give-up clock runs.
+    reason = f"{len(unread)} of the purchases of its group cannot be read, so what it comes to is not known"
+    alarm(work, "alarm.group_differs", reason)
+    return Wait(reason=reason)
 
 
 async def _next(work: Work, members: list[Member], speaks: Member) -> Decision:
@@ -83,8 +94,10 @@ async def _next(work: Work, members: list[Member], speaks: Member) -> Decision:
     captures = await work.parts.store.captures(speaks.delivery.id)  # what it knows of those is no surprise
     if held := by_age(work.delivery, aged, captures, rules, work.parts.born_at):
         return held
-    if before and (waits := _collecting(members)):
-        return waits
+    if before:
+        if waits := _collecting(members):
+            return waits
+        _learn_captures(work, members)
     # What is begun here is up to each purchase; what is left to decide is the sending.
     collection = replace(work.known.collection, begun=before)
     decision = next_effect(

@@ -8,6 +8,7 @@ from service.decide import (
     Decision,
     Ending,
     Requeue,
+    StartCapture,
     Wait,
     by_age,
     by_amount,
@@ -136,12 +137,15 @@ async def _billed(work: Work, purchase: Purchase) -> Decision:
     if told := await settle_open_capture(work):
         return told
     learn_collection(work)
-    if work.delivery.delivered_at is None and invoice.delivered_at is not None:
+    learned = work.delivery.delivered_at is None and invoice.delivered_at is not None
+    if learned:
         work.delivery = replace(work.delivery, delivered_at=invoice.delivered_at, delivery_proof=invoice.delivery_proof)
         enter(work, Step.DELIVER, Result.ACCEPTED, detail=f"with invoice {scrub(purchase.invoice_number or '')}")
     if work.claim.delivery.captured_known_at is None and work.delivery.captured_known_at is not None:
         await wake_one(work, invoice.id)  # with `before_delivery` it waits for this
     decision = by_invoice(work.delivery, work.known, invoice, work.parts.rules, work.parts.clock.now())
+    if learned and isinstance(decision, StartCapture):
+        return Requeue(lane=PROVIDER_LANE)  # written down first: the record says in which order things became known
     return _held_back(work, purchase, invoice) or decision if work.delivery.delivered_at is None else decision
 
 

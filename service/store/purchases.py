@@ -55,7 +55,7 @@ def enter_invoice(book: Book, invoice_id: str, carrier: Delivery, at: datetime) 
         id=invoice_id,
         account_id=carrier.account_id,
         transaction_id=carrier.transaction_id,
-        received_at=at,
+        received_at=book.now,  # compared with when its purchases were looked at, by the same clock
         kind=Kind.GROUPED,
         source=carrier.source,
         due_at=book.now,

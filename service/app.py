@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +45,7 @@ from service.delivery import (
     Payments,
     PermanentFailure,
     Reporting,
+    Route,
     Store,
     StoreUnavailable,
     Transaction,
@@ -73,11 +74,12 @@ from service.reconciling import Reconciler
 from service.record import open_record
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplatePages, TemplateRenderer, open_pages, open_renderer
+from service.render.languages import language_of, read_languages
 from service.reporting import TRIED_EVERY, Reporter
 from service.results import open_results
 from service.retention import EVERY as RETENTION_EVERY
 from service.retention import retention
-from service.routing import Routes, RoutesError, read_routes
+from service.routing import Routes, RoutesError, country_of, read_routes
 from service.sealing import Seal
 from service.serving import listen, serving
 from service.setting_values import key_bytes
@@ -87,6 +89,7 @@ from service.store import SchemaOutdated, open_store, sharing
 from service.store import migrate as migrate_store
 from service.subscription import JOB as SUBSCRIPTION
 from service.subscription import LOOKED_AFTER_EVERY, THERE, Ensured, Wanted, Watch, ensure
+from service.template_files import language_tag, template_folders
 from service.vault import DatabaseVault, FolderVault
 from service.vault_s3 import open_bucket
 from service.web.health import Trouble, admin_app
@@ -639,6 +642,14 @@ async def explain_file(
         document, read_at=read_at, default=settings.said_channel, group_terms=settings.group_terms
     )
     return tuple((asked, said, destination(said, asked, settings.channels)) for asked, said in found)
+
+
+def explain_route(settings: Settings, transaction: Transaction, today: date) -> Route:
+    """Return by which channels an invoice goes; raises `SettingsError` for a ROUTES_FILE that will not do."""
+    fallback = language_tag(settings.locale)
+    languages = read_languages(template_folders(settings.templates_dir), fallback)
+    language = language_of(country_of(transaction), fallback, languages).tag
+    return routes_of(settings).choose(transaction, language=language, today=today)
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from service.cli_links import links
 from service.cli_pauses import pause, pauses, resume
 from service.cli_receipts import receipts
 from service.cli_reconcile import reconcile
+from service.cli_routes import routes
 from service.cli_schedule import schedule
 from service.cli_statement import statement
 from service.cli_webhooks import webhooks
@@ -178,6 +179,7 @@ for _command in (pause, resume, pauses):
     cli.add_command(_command)
 cli.add_command(receipts)
 cli.add_command(reconcile)
+cli.add_command(routes)
 cli.add_command(schedule)
 cli.add_command(statement)
 cli.add_command(webhooks)

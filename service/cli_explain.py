@@ -37,14 +37,15 @@ def explain(subject: str, as_json: bool) -> None:  # noqa: FBT001  # click's sha
     """
     with plain_trouble():
         path = Path(subject)
-        told = _of_file(path) if path.is_file() else (_of_transaction(subject),)
+        told = of_file(path) if path.is_file() else (of_transaction(subject),)
     if as_json:
         print_json([_json(*found) for found in told])
     else:
         click.echo("\n\n".join(_shown(*found) for found in told))
 
 
-def _of_transaction(reference: str) -> "Told":
+def of_transaction(reference: str) -> "Told":
+    """Return a transaction that is at Dintero with what decides about it; exits with a line when that does not work."""
     import asyncio  # noqa: PLC0415
 
     from service.delivery import DeliveryFailure  # noqa: PLC0415
@@ -73,7 +74,8 @@ async def _recorded(store: "Store", settings: "Settings", reference: str) -> "De
     return await one(store, reference)
 
 
-def _of_file(path: Path) -> "tuple[Told, ...]":
+def of_file(path: Path) -> "tuple[Told, ...]":
+    """Return the same of what a file describes, one for each product."""
     import asyncio  # noqa: PLC0415
 
     from service.cli_file import document_in  # noqa: PLC0415

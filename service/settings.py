@@ -277,6 +277,7 @@ class Settings(BaseModel):
         own += tuple(secret for secret in (self.alert_url, self.link_key, self.receipts_email_secret) if secret)
         secret = {PREFIX + name for name in built_in.setting_names(secret=True)}
         others = [t for full, t in self.channel_settings if full.endswith(_SECRET_ENDINGS) or full in secret]
+        others += [word for full, text in self.channel_settings if full.endswith("SECRETS") for word in read.words(text)]
         return (*(secret.get_secret_value() for secret in own), *passwords, *map(unquote, passwords), *others)
 
 
@@ -297,7 +298,10 @@ _NEEDED = {
     Need.ACCOUNT: {"database_url", "account_id"},
     Need.RECEIPTS: {"database_url", "account_id", "mail_bcc"},
     Need.GROUPS: {"database_url", "timezone", "holiday_country"},
-    Need.DECIDING: {"invoice_channel", "group_interval", "group_days_until_due", "channels"},
+    Need.DECIDING: {
+        *("invoice_channel", "group_interval", "group_days_until_due", "channels"),
+        *("routes_file", "timezone", "locale", "templates_dir"),
+    },
 }
 _UNNEEDED_BY_CHANNELS = {"smtp_url": "smtps://localhost", "mail_from": "nobody@merchant-delivery.no"}
 

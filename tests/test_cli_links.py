@@ -1,5 +1,6 @@
-"""`links revoke`, and what `deliveries show` says of links; the settings behind them, and the service with all of it."""
+"""`links revoke`, and what `deliveries show` says of links; the settings behind them, and the service with it all."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,17 +14,18 @@ from click.testing import CliRunner, Result
 from service.app import open_links
 from service.cli import cli
 from service.delivery import Outcome
-from service.settings import SettingsError
+from service.settings import Need, load_settings
 from service.vault import DatabaseVault, FolderVault
 from service.vault_s3 import BucketVault
 from tests.fakes import ACCOUNT, PDF, MovedClock, a_transaction
 from tests.stage import Stage, open_stage
+from tests.test_settings import env
 
 KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 
 
-def ran(*arguments: str, said: str = "") -> Result:
-    return CliRunner().invoke(cli, list(arguments), input=said)
+async def ran(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, cli, list(arguments))
 
 
 @pytest.fixture
@@ -73,32 +75,32 @@ async def test_without_a_key_there_is_no_such_page(tmp_path: Path) -> None:
 async def test_a_link_is_shown_and_revoked(stage: Stage) -> None:
     url = await linked(stage)
     (delivery,) = await stage.app.store.listing()
-    shown = ran("deliveries", "show", delivery.id)
+    shown = await ran("deliveries", "show", delivery.id)
     assert "Links\nMADE" in shown.output
     assert url.rpartition("/")[2] not in shown.output
-    (told,) = json.loads(ran("deliveries", "show", delivery.id, "--json").output)["links"]
+    (told,) = json.loads((await ran("deliveries", "show", delivery.id, "--json")).output)["links"]
     assert (told["opened_at"], told["revoked_at"]) == (None, None)
     assert told["expires_at"] > told["created_at"]
-    done = ran("links", "revoke", delivery.id, "--yes", "--reason", "wrong house")
+    done = await ran("links", "revoke", delivery.id, "--yes", "--reason", "wrong house")
     assert (done.exit_code, done.output) == (0, f"{delivery.id}: 1 link ended.\n")
     assert (await asked(url)).status_code == 404
     history = await stage.app.store.history(delivery.id)
     assert "wrong house" in (history[-1].detail or "")
-    again = ran("links", "revoke", delivery.id, "--yes")
+    again = await ran("links", "revoke", delivery.id, "--yes")
     assert (again.exit_code, again.output) == (1, f"{delivery.id} has no link that works.\n")
 
 
 async def test_it_asks_unless_it_is_told_not_to(stage: Stage) -> None:
     url = await linked(stage)
     (delivery,) = await stage.app.store.listing()
-    assert ran("links", "revoke", delivery.id).exit_code == 2
-    assert ran("links", "revoke", "nobody", "--yes").exit_code == 1
+    assert (await ran("links", "revoke", delivery.id)).exit_code == 2
+    assert (await ran("links", "revoke", "nobody", "--yes")).exit_code == 1
     assert (await asked(url)).status_code == 200
 
 
-def test_no_links_are_not_mentioned(record_url: str) -> None:
+async def test_nobody_is_said_to_be_nobody(record_url: str) -> None:
     assert record_url
-    assert ran("links", "revoke", "x", "--yes").output == "No delivery is known by x.\n"
+    assert (await ran("links", "revoke", "x", "--yes")).output == "No delivery is known by x.\n"
 
 
 @pytest.mark.parametrize(
@@ -106,10 +108,7 @@ def test_no_links_are_not_mentioned(record_url: str) -> None:
 )
 async def test_documents_are_kept_where_the_setting_says(stage: Stage, place: str, kind: type[Any]) -> None:
     assert stage.app.links is not None
-    from service.settings import Need, load_settings  # noqa: PLC0415
-
-    env = _environment() | {"DELIVERY_LINK_KEY": KEY, "DELIVERY_LINK_STORE": place}
-    settings = load_settings(env, need=Need.SERVE)
+    settings = load_settings(env(LINK_KEY=KEY, LINK_STORE=place), need=Need.SERVE)
     async with open_links(settings, stage.app.store, MovedClock()) as links:
         assert links is not None
         assert isinstance(links.vault, kind)

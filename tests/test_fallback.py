@@ -188,7 +188,7 @@ async def test_idempotent_is_sent_again_along_the_schedule(bench: Bench) -> None
 async def test_a_bounce_after_the_capture_falls_back_once(bench: Bench) -> None:
     sms = with_sms(bench)
     assert (await delivered(bench)).outcome is Outcome.COMPLETED
-    assert await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED)) is Reported.RECORDED
+    assert await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED)) is Reported.BOUNCED
     assert (await one(bench)).outcome is Outcome.OPEN
     delivery = await later(bench, 0)
     assert (delivery.outcome, delivery.channel, len(sms.sent)) == (Outcome.COMPLETED, "sms-twilio", 1)

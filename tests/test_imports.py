@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parent.parent
 SERVICE = REPOSITORY / "service"
 NOUNS = {"delivery", "privacy"}
 WIRING = {"app", "cli", "cli_frame", "cli_reconcile", "cli_statement", "cli_webhooks", "cli_deliveries", "__main__"}
-WIRING |= {"cli_create", "cli_explain"}
+WIRING |= {"cli_create", "cli_explain", "cli_routes"}
 
 # What each part (a module or a package of `service`) may import of ours, its own modules aside. A name stands for that
 # module alone; `name.*` for all of a package.
@@ -92,7 +92,7 @@ MAY: dict[str, set[str]] = {
         *("receipts", "reporting"),
         *("chores", "clock", "comparing", "decide", "metrics", "pdf", "pipeline", "reconcile", "reconciling", "record"),
         *("groups", "groups_json", "record_json"),
-        *("retention", "routing", "serving", "settings", "statement", "subscription", "worker"),
+        *("retention", "routing", "serving", "settings", "statement", "subscription", "template_files", "worker"),
         *("links", "sealing", "setting_values", "vault", "vault_s3"),
         *("channels.*", "dintero.*", "render.*", "store.*", "web.*"),
     },
@@ -100,7 +100,7 @@ MAY: dict[str, set[str]] = {
         *NOUNS,
         *("app", "cli_deliveries", "cli_frame", "cli_reconcile", "cli_statement", "cli_webhooks"),
         "cli_receipts",
-        *("cli_create", "cli_erase", "cli_groups", "cli_evidence", "cli_explain", "cli_pauses", "cli_schedule"),
+        *("cli_create", "cli_erase", "cli_groups", "cli_evidence", "cli_explain", "cli_pauses", "cli_routes", "cli_schedule"),
         *("cli_links", "log", "settings", "simulator.*", "terminal"),
     },
     "cli_acts": {*NOUNS, "addresses", "cli_choice", "cli_frame", "cli_voiding", "settings"},
@@ -136,6 +136,7 @@ MAY: dict[str, set[str]] = {
         *NOUNS,
         *("app", "cli_choice", "cli_frame", "cli_progress", "reconcile", "record_json", "settings", "terminal"),
     },
+    "cli_routes": {*NOUNS, "app", "cli_choice", "cli_explain", "cli_frame", "settings"},
     "cli_schedule": {*NOUNS, "cli_frame", "grouping", "terminal"},
     "cli_statement": {
         *NOUNS,

@@ -179,9 +179,9 @@ async def test_a_document_that_cannot_be_kept_leaves_no_link(ground: Ground) -> 
 
 
 async def test_what_could_not_be_shown_gets_no_link(ground: Ground) -> None:
-    for missing in ({"invoice_number": None}, {"amount": None}, {"currency": None}):
+    for missing in ("invoice_number", "amount", "currency"):
         with pytest.raises(PermanentFailure):
-            await ground.link(**missing)
+            await ground.link(PDF, **{missing: None})
     assert await ground.documents() == ()
 
 

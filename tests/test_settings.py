@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.addresses import usable_address
 from service.delivery import CaptureOrder, ChannelDefault, Interval, Mailbox, Terms
 from service.dintero.callback import signed_host
+from service.setting_values import key_bytes
 from service.settings import Need, Redirect, Settings, SettingsError, load_settings, secret_names, setting_names
 from tests.pictures import chunk, png
 
@@ -567,8 +568,9 @@ CONTRACT = """ACCOUNT_ID CLIENT_ID CLIENT_SECRET CHECKOUT_URL API_URL FILE_HOSTS
 SIGNATURE_TOLERANCE WEBHOOK_SECRETS PUBLIC_URL INVOICE_CHANNEL CAPTURE_ORDER DATABASE_URL CHANNELS SMTP_URL MAIL_FROM
 MAIL_REPLY_TO MAIL_BCC REDIRECT_TO ALLOW_REAL_RECIPIENTS BRAND_NAME BRAND_LOGO BRAND_COLOR BRAND_ORGANIZATION_NUMBER
 BRAND_SUPPORT_EMAIL BRAND_SUPPORT_PHONE BRAND_WEBSITE TEMPLATES_DIR LOCALE TIMEZONE CONCURRENCY LEASE_SECONDS STOP_GRACE
+LINK_KEY LINK_DAYS LINK_STORE
 RETRY_DELAYS GIVE_UP_AFTER CAPTURE_GIVE_UP_AFTER UNCONFIRMED_RETRIES UNCONFIRMED_DELAY MIN_DAYS_BEFORE_DUE
-RECONCILE_EVERY MAX_PDF_BYTES BYTES_IN_HAND LINK_KEY LINK_DAYS LINK_STORE RETAIN_PERSONAL_DAYS ALERT_TO ALERT_URL SILENCE_HOURS
+RECONCILE_EVERY MAX_PDF_BYTES BYTES_IN_HAND RETAIN_PERSONAL_DAYS ALERT_TO ALERT_URL SILENCE_HOURS
 ROUTES_FILE FALLBACK_AFTER SMTP_RATE MAX_ATTACHMENT_BYTES CONTENT_GATE CANCEL_NOTICE CAPTURE_DELAY
 RECEIPTS_EMAIL RECEIPTS_EMAIL_SECRET HTTP_URL HTTP_SECRETS HTTP_DOCUMENT HTTP_ALLOW_PRIVATE
 GROUP_INTERVAL GROUP_DAYS_UNTIL_DUE GROUP_GIVE_UP_DAYS GROUP_ADDRESSES GROUP_NOTICE HOLIDAY_COUNTRY
@@ -695,3 +697,29 @@ def test_a_bad_entry_is_named_and_no_address_shown(text: str, named: str) -> Non
     why = mistakes(GROUP_ADDRESSES=text)["DELIVERY_GROUP_ADDRESSES"]
     assert named in why
     assert "example" not in why
+
+
+@pytest.mark.parametrize(
+    "text", ["00" * 32, "FF" * 32, "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=", "-_" * 21 + "8", "+/" * 21 + "8="]
+)
+def test_a_key_is_base64_or_hex(text: str) -> None:
+    found = loaded(LINK_KEY=text)
+    assert found.link_key is not None
+    assert len(key_bytes(found.link_key.get_secret_value())) == 32
+    assert text in found.secret_texts
+    assert text not in repr(found)
+
+
+@pytest.mark.parametrize("text", ["short", "00" * 31, "00" * 33, "g" * 64, "QUJD=", "A" * 45])
+def test_any_other_key_is_refused_kindly(text: str) -> None:
+    said = "must be 32 random bytes in base64 or hex, as `openssl rand -base64 32` makes them"
+    assert mistakes(LINK_KEY=text) == {"DELIVERY_LINK_KEY": said}
+
+
+def test_documents_behind_links_have_a_place() -> None:
+    assert (loaded().link_key, loaded().link_days, loaded().link_store) == (None, 60, "database")
+    for place in ("database", "/var/lib/documents", "documents", "s3://a-bucket", "s3://a-bucket/and/a/prefix"):
+        assert loaded(LINK_STORE=place).link_store == place
+    for wrong in ("gs://bucket", "https://bucket.example/x", "s3://", "s3:///prefix"):
+        assert "s3://bucket/prefix" in mistakes(LINK_STORE=wrong)["DELIVERY_LINK_STORE"]
+    assert set(mistakes(LINK_DAYS="0")) == {"DELIVERY_LINK_DAYS"}

@@ -41,9 +41,7 @@ from service.privacy import address_key, mask_address
 
 _CONNECT = 10.0  # seconds
 _WHOLE = 30.0
-_KEPT = (
-    4.0  # seconds that an idle connection is used again: a server that closes one under a request leaves it in doubt
-)
+_KEPT = 4.0  # seconds that an idle connection is kept: one that is closed under a request leaves that in doubt
 _CONNECTIONS = 32
 _LONGEST_ANSWER = 65536  # bytes
 _SUCCESS = range(200, 300)

@@ -47,6 +47,7 @@ _ASK: dict[str, Kind] = {
     "/a1/me": "46elks",
     "/rest/me": "gatewayapi",
 }
+Handler = Callable[[Request], Awaitable[Response]]
 _GIVEN_UP = 10.0  # seconds for a report's answer
 
 
@@ -126,7 +127,8 @@ class SmsServer:
         """Behave as usual again."""
         self._wanted.clear()
 
-    def _trouble(self, kind: Kind) -> Trouble | None:
+    def trouble(self, kind: Kind) -> Trouble | None:
+        """Return what goes wrong now, if anything, and count it."""
         for wanted in self._wanted:
             if wanted.left != 0 and wanted.kind in (None, kind):
                 if wanted.left is not None:
@@ -152,7 +154,9 @@ class SmsServer:
     def call(self, text: Text, fate: Fate, *, word: str | None = None, late: float = 0.0) -> Call:
         """Return the report of a text, signed; `late` is how many seconds ago. Raises `ValueError` without a way."""
         at = self.clock.now() - timedelta(seconds=late)
-        found = report(text.kind, self.login, text.asked, text.remote_id, word or WORDS[text.kind][fate], at)
+        found = report(
+            text.kind, self.login, text.asked, name=text.remote_id, word=word or WORDS[text.kind][fate], at=at
+        )
         if found is None:
             raise ValueError("nobody asked for reports")
         return found
@@ -186,33 +190,38 @@ def _response(reply: Reply, retry_after: int | None = None) -> Response:
     return Response(reply.body, reply.status, headers, reply.media_type)
 
 
+def _answer(server: SmsServer, kind: Kind, body: bytes, url: str) -> Response:
+    """Take a text or not, and answer; what is kept is in the inbox before the other side learns of it."""
+    trouble = server.trouble(kind)
+    try:
+        text = asked(kind, body)
+    except (KeyError, ValueError):
+        return _response(refusal(kind, 400, "other", ""))
+    if trouble is None:
+        return _response(taken(kind, server.take(kind, text).remote_id))
+    if trouble.keep:
+        server.take(kind, text)
+    if trouble.lost:
+        return answer_instead(Answer(lost=trouble.lost), None, server.clock)
+    if trouble.status == 307:  # noqa: PLR2004  # moved, for now
+        return Response(status_code=307, headers={"location": url})
+    return _response(refusal(kind, trouble.status, trouble.wrong, text.to), trouble.retry_after)
+
+
 def sms_app(server: SmsServer) -> Starlette:
     """Return the five providers as one application."""
 
-    def sending(kind: Kind) -> Callable[[Request], Awaitable[Response]]:
+    def sending(kind: Kind) -> Handler:
         async def handle(request: Request) -> Response:
             body = await request.body()
             server.requests[kind] += 1
-            trouble = server._trouble(kind)
             if request.headers.get("authorization") != authorization(kind, server.login):
                 return _response(refusal(kind, 401, "account", ""))
-            try:
-                text = asked(kind, body)
-            except (KeyError, ValueError):
-                return _response(refusal(kind, 400, "other", ""))
-            if trouble is None or trouble.keep:
-                kept = server.take(kind, text)
-                if trouble is None:
-                    return _response(taken(kind, kept.remote_id))
-            if trouble.lost:
-                return answer_instead(Answer(lost=trouble.lost), None, server.clock)
-            if trouble.status == 307:  # noqa: PLR2004  # moved, for now
-                return Response(status_code=307, headers={"location": str(request.url)})
-            return _response(refusal(kind, trouble.status, trouble.wrong, text.to), trouble.retry_after)
+            return _answer(server, kind, body, str(request.url))
 
         return handle
 
-    def asking(kind: Kind) -> Callable[[Request], Awaitable[Response]]:
+    def asking(kind: Kind) -> Handler:
         async def handle(request: Request) -> Response:
             if request.headers.get("authorization") != authorization(kind, server.login):
                 return _response(refusal(kind, 401, "account", ""))

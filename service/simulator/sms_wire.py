@@ -151,12 +151,12 @@ def refusal(kind: Kind, status: int, about: Literal["number", "account", "other"
         code = {"number": 2106, "account": 106100, "other": 106999}[about]
         return _json(status, {"resultCode": code, "description": f"About {to}"})
     if kind == "sinch":
-        code = {"number": "syntax_invalid_parameter_format", "account": "unauthorized", "other": "internal"}[about]
-        return _json(status, {"code": code, "text": f"About {to}"})
+        name = {"number": "syntax_invalid_parameter_format", "account": "unauthorized", "other": "internal"}[about]
+        return _json(status, {"code": name, "text": f"About {to}"})
     return _json(status, {"code": "0x0213", "incident_uuid": "d8127429", "message": f"About {to}", "variables": [to]})
 
 
-def report(kind: Kind, login: Login, text: Asked, name: str, word: str, at: datetime) -> Call | None:
+def report(kind: Kind, login: Login, text: Asked, *, name: str, word: str, at: datetime) -> Call | None:
     """Return the report of a text, signed as the provider does; None when nobody asked for reports."""
     url = login.gate_url if kind == "link" else text.callback or ""
     if not url:
@@ -171,23 +171,7 @@ def report(kind: Kind, login: Login, text: Asked, name: str, word: str, at: date
         form = {"id": name, "status": word}
         return _form(url, form | ({"delivered": at.isoformat()} if word == "delivered" else {}), {})
     if kind == "sinch":
-        body = json.dumps(
-            {
-                "type": "recipient_delivery_report_sms",
-                "batch_id": name,
-                "recipient": text.to,
-                "status": word,
-                "code": 0 if word == "Delivered" else 402,
-                "at": at.isoformat(),
-                "client_reference": text.reference,
-            }
-        ).encode()
-        nonce, stamp = hashlib.sha256(body).hexdigest()[:20], str(int(at.timestamp()))
-        digest = hmac.new(login.signing.encode(), b".".join((body, nonce.encode(), stamp.encode())), "sha256")
-        name = "x-sinch-webhook-signature"
-        signature = base64.b64encode(digest.digest())
-        headers = {name: signature.decode(), f"{name}-nonce": nonce, f"{name}-timestamp": stamp}
-        return Call(url=url, headers={"content-type": "application/json", **headers}, body=body)
+        return _signed_by_sinch(url, login, text, (name, word, at))
     if kind == "link":
         document = {"refId": text.reference, "id": name, "resultCode": int(word), "timestamp": at.isoformat()}
         return Call(url=url, headers={"content-type": "application/json"}, body=json.dumps(document).encode())
@@ -195,6 +179,25 @@ def report(kind: Kind, login: Login, text: Asked, name: str, word: str, at: date
     body = json.dumps(claims | {"userref": text.reference}).encode()
     headers = {"content-type": "application/json", "x-gwapi-signature": jwt(body, login.signing)}
     return Call(url=url, headers=headers, body=body)
+
+
+def _signed_by_sinch(url: str, login: Login, text: Asked, status: tuple[str, str, datetime]) -> Call:
+    name, word, at = status
+    document = {
+        "type": "recipient_delivery_report_sms",
+        "batch_id": name,
+        "recipient": text.to,
+        "status": word,
+        "code": 0 if word == "Delivered" else 402,
+        "at": at.isoformat(),
+        "client_reference": text.reference,
+    }
+    body = json.dumps(document).encode()
+    nonce, stamp = hashlib.sha256(body).hexdigest()[:20], str(int(at.timestamp()))
+    digest = hmac.new(login.signing.encode(), b".".join((body, nonce.encode(), stamp.encode())), "sha256").digest()
+    header = "x-sinch-webhook-signature"
+    signed = {header: base64.b64encode(digest).decode(), f"{header}-nonce": nonce, f"{header}-timestamp": stamp}
+    return Call(url=url, headers={"content-type": "application/json", **signed}, body=body)
 
 
 def _form(url: str, pairs: Mapping[str, str], headers: Mapping[str, str]) -> Call:

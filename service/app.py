@@ -13,6 +13,7 @@ from datetime import date, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote
 
 import structlog
@@ -138,8 +139,7 @@ async def open_app(
     clock = clock or SystemClock()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        opening = [open_channel(name, settings, clock, metrics.alarm) for name in settings.channels]
-        channels = [await stack.enter_async_context(opened) for opened in opening]
+        channels = await open_channels(stack, settings, clock, metrics.alarm)
         metrics.show_channels(channel.name for channel in channels)
         renderer = renderer_of(settings, channels)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
@@ -295,7 +295,11 @@ def routes_of(settings: Settings) -> Routes:
 @asynccontextmanager
 async def open_reporting(settings: Settings, channels: Sequence[Channel]) -> AsyncIterator[dict[str, Reporting]]:
     """Open who reads the reports that come to /receipts/NAME, by that name; raises `SettingsError`."""
-    reporting = {channel.name: channel for channel in channels if channel.reports and hasattr(channel, "read_reports")}
+    reporting = {
+        channel.name: cast("Reporting", channel)
+        for channel in channels
+        if channel.reports and hasattr(channel, "read_reports")
+    }
     async with AsyncExitStack() as stack:
         if settings.receipts_email and settings.receipts_email_secret:
             secret = settings.receipts_email_secret.get_secret_value()
@@ -467,6 +471,21 @@ def prefixes_of(settings: Settings) -> tuple[str, ...]:
     return tuple(path.rstrip("/") for path in paths if path != "/")
 
 
+async def open_channels(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, alarm: Callable[[str], None] = lambda _: None
+) -> list[Channel]:
+    """Open all of CHANNELS until `stack` ends; raises `SettingsError` with what is wrong with any of them."""
+    channels, mistakes = [], list[str]()
+    for name in settings.channels:
+        try:
+            channels.append(await stack.enter_async_context(open_channel(name, settings, clock, alarm)))
+        except SettingsError as exc:
+            mistakes += exc.mistakes
+    if mistakes:
+        raise SettingsError(tuple(dict.fromkeys(mistakes)))
+    return channels
+
+
 @asynccontextmanager
 async def open_channel(
     name: str, settings: Settings, clock: Clock, alarm: Callable[[str], None] = lambda _: None
@@ -588,8 +607,7 @@ def _stop_on_signals() -> asyncio.Event:
 async def channel_names(settings: Settings) -> tuple[str, ...]:
     """Return what the channels are called in the record; raises `SettingsError` when one cannot be opened."""
     async with AsyncExitStack() as stack:
-        opening = [open_channel(name, settings, SystemClock()) for name in settings.channels]
-        return tuple([(await stack.enter_async_context(opened)).name for opened in opening])
+        return tuple(channel.name for channel in await open_channels(stack, settings, SystemClock()))
 
 
 @asynccontextmanager

@@ -1358,7 +1358,7 @@ class Store(Protocol):
         """Return the send that a report is about, if it is written yet."""
 
     async def unmatched_reports(self, account_id: str) -> tuple[Report, ...]:
-        """Return up to 200 reports of the last 30 days that no send was found for, the oldest first."""
+        """Return the newest 200 reports of the last 30 days that no send was found for, of these the oldest first."""
 
     async def take_turn(self, account_id: str, lane: str, pace: Pace) -> float:
         """Reserve a place in a lane's pace, shared by all processes; return in how many seconds it comes."""

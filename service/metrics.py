@@ -33,6 +33,7 @@ ALARMS: Final = (
     "bounced",
     "captured_not_delivered",
     "chore_failed",
+    "content",
     "delivered_not_captured",
     "failed",
     "group_differs",

@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.delivery import BadDocument, Inspected, TransientFailure
@@ -17,6 +17,7 @@ from service.delivery import BadDocument, Inspected, TransientFailure
 _CHILD = Path(__file__).with_name("pdf_child.py")
 _LENGTH = struct.Struct(">Q")
 _READY = b"ready\n"
+_LONGEST_LINE = 2_000_000  # bytes; 200,000 characters, escaped
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH")  # what a Python needs to start; no setting and no secret goes to the child
 
 
@@ -36,6 +37,7 @@ class _Answer:
 
     pages: int | None
     problem: str | None
+    text: str | None
     last: bool
 
 
@@ -54,7 +56,7 @@ class PdfInspector:
         self._all: set[Process] = set()
 
     async def inspect(self, document: bytes) -> Inspected:
-        """Return the number of pages; raises `BadDocument`, and `TransientFailure` when no child can be started."""
+        """Return pages and text; raises `BadDocument`, and `TransientFailure` when no child can be started."""
         async with self._slots:
             try:
                 answer = await self._asked(document)
@@ -62,7 +64,7 @@ class PdfInspector:
                 raise BadDocument("the invoice breaks the process that opens it") from exc
         if answer.pages is None:
             raise BadDocument(f"the invoice will not do: {answer.problem}")
-        return Inspected(pages=answer.pages)
+        return Inspected(pages=answer.pages, text=answer.text)
 
     async def aclose(self) -> None:
         """End the children."""
@@ -87,7 +89,7 @@ class PdfInspector:
     async def _answer_of(self, child: Process, document: bytes) -> _Answer:
         """Return a child's answer; after it the child is idle or ended."""
         try:
-            answer = _read(await self._ask(child, document))
+            answer = await self._ask(child, document)
         except BaseException:  # a cancelled question too leaves a child that would answer the wrong one
             await self._end(child)
             raise
@@ -108,6 +110,7 @@ class PdfInspector:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
+                limit=_LONGEST_LINE,
                 env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
                 start_new_session=True,  # Ctrl-C is for the service, which then ends its children
             )
@@ -131,22 +134,27 @@ class PdfInspector:
         if line != _READY:
             raise TransientFailure("the process to look into PDF documents ends as it starts")
 
-    async def _ask(self, child: Process, document: bytes) -> bytes:
+    async def _ask(self, child: Process, document: bytes) -> _Answer:
+        """Return what a child says of a document; a text that it cannot say in time, or dies of, is none."""
         assert child.stdin is not None
-        assert child.stdout is not None
         try:
             async with asyncio.timeout(self._limits.timeout):
                 child.stdin.write(_LENGTH.pack(len(document)))
                 child.stdin.write(document)
                 await child.stdin.drain()
-                answer = await child.stdout.readline()
+                answer = await _line(child)
         except TimeoutError as exc:
             raise BadDocument("the invoice takes too long to open") from exc
-        except (ConnectionError, ValueError) as exc:
+        except ConnectionError as exc:
             raise _Broken from exc
-        if not answer.endswith(b"\n"):
-            raise _Broken
-        return answer
+        if answer.pages is None:
+            return answer
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                said = await _line(child)
+        except (TimeoutError, _Broken):
+            return replace(answer, last=True)
+        return replace(answer, text=said.text, last=said.last)
 
     async def _end(self, child: Process) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -165,6 +173,14 @@ async def open_inspector(*, limits: Limits | None = None, children: int = 2) -> 
         await inspector.aclose()
 
 
-def _read(line: bytes) -> _Answer:
+async def _line(child: Process) -> _Answer:
+    assert child.stdout is not None
+    try:
+        line = await child.stdout.readline()
+    except ValueError as exc:  # longer than any line of ours
+        raise _Broken from exc
+    if not line.endswith(b"\n"):
+        raise _Broken
     found = json.loads(line)
-    return _Answer(pages=found.get("pages"), problem=found.get("problem"), last=found.get("last", False))
+    said = {name: found.get(name) for name in ("pages", "problem", "text")}
+    return _Answer(**said, last=found.get("last", False))

@@ -1,8 +1,9 @@
 """The child process that opens PDF documents, run as a script: it knows pypdf and nothing of the service.
 
 It says `ready` once it could open one of its own. Then it reads documents from standard input, each after its length
-in eight bytes, and answers each with a line of JSON: `{"pages": 3}` or `{"problem": "it is encrypted"}`. It ends after
-an answer that says `"last": true`.
+in eight bytes, and answers each with a line of JSON: `{"pages": 3}` or `{"problem": "it is encrypted"}`. After pages
+comes a second line with their text, `{"text": "Invoice ..."}`, null where it cannot be read; who dies of reading it has
+said before that the document opens. It ends after an answer that says `"last": true`.
 """
 
 import io
@@ -13,9 +14,14 @@ import resource
 import struct
 import sys
 import time
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from pypdf import PdfReader
 
 _LENGTH = struct.Struct(">Q")
+_MOST_TEXT = 200_000  # characters
+_MOST_PAGES = 20  # whose text is read: the first and the last of an invoice say what is asked for here
 _TAIL = 1024  # bytes from the end within which a whole PDF has its end mark
 _SMALLEST = b"""%PDF-1.4
 1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
@@ -42,34 +48,52 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit(resource.RLIMIT_AS, memory)
-    if _look(_SMALLEST) != {"pages": 1}:  # what is imported late is imported now, and no document is blamed for us
+    small, reader = _look(_SMALLEST)  # what is imported late is imported now, and no document is blamed for us
+    if small != {"pages": 1} or reader is None or _read(reader) != {"text": ""}:
         sys.exit(1)
     _say(answers, "ready")
     while (document := _next(sys.stdin.buffer)) is not None:
         _limit(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
-        found = _look(document)
+        found, reader = _look(document)
         _say(answers, json.dumps(found))
+        if reader is not None:
+            found = _read(reader)
+            _say(answers, json.dumps(found))
         if found.get("last"):
             return
 
 
-def _look(document: bytes) -> dict[str, object]:
+def _look(document: bytes) -> tuple[dict[str, object], "PdfReader | None"]:
+    """Return what is said of a document, and its reader where it opens."""
     from pypdf import PdfReader  # noqa: PLC0415
 
     if b"%%EOF" not in document[-_TAIL:]:
-        return {"problem": "it is cut short"}  # pypdf may find an earlier end in it and make do with that
+        return {"problem": "it is cut short"}, None  # pypdf may find an earlier end in it and make do with that
     try:
-        with io.BytesIO(document) as file:  # closed, it lets go of the document; the reader lives on in its own rings
-            reader = PdfReader(file)
-            if reader.is_encrypted:
-                return {"problem": "it is encrypted"}
-            pages = sum(1 for page in reader.pages if page.mediabox is not None)
+        reader = PdfReader(io.BytesIO(document))
+        if reader.is_encrypted:
+            return {"problem": "it is encrypted"}, None
+        pages = sum(1 for page in reader.pages if page.mediabox is not None)
     # Who knows what such a document has left in this process, of the memory above all: the next one gets another.
     except MemoryError:
-        return {"problem": "it needs too much memory to open", "last": True}
+        return {"problem": "it needs too much memory to open", "last": True}, None
     except Exception as exc:  # noqa: BLE001 - whatever a hostile document makes of a parser, it cannot be opened
-        return {"problem": f"it cannot be opened ({type(exc).__name__})", "last": True}
-    return {"pages": pages} if pages else {"problem": "it has no pages"}
+        return {"problem": f"it cannot be opened ({type(exc).__name__})", "last": True}, None
+    return ({"pages": pages}, reader) if pages else ({"problem": "it has no pages"}, None)
+
+
+def _read(reader: "PdfReader") -> dict[str, object]:
+    """Return the text of the first and the last pages, and let go of the document."""
+    with reader.stream:  # closed, it lets go of the document; the reader lives on in its own rings
+        try:
+            pages = list(reader.pages)
+            some = pages if len(pages) <= _MOST_PAGES else [*pages[: _MOST_PAGES - 1], pages[-1]]
+            text = "\n".join(page.extract_text() for page in some)
+        except MemoryError:
+            return {"text": None, "last": True}
+        except Exception:  # noqa: BLE001 - as above: it opens, and what it says cannot be read
+            return {"text": None, "last": True}
+    return {"text": text[:_MOST_TEXT]}
 
 
 def _limit(what: int, most: int) -> None:

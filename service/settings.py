@@ -277,7 +277,8 @@ class Settings(BaseModel):
         own += tuple(secret for secret in (self.alert_url, self.link_key, self.receipts_email_secret) if secret)
         secret = {PREFIX + name for name in built_in.setting_names(secret=True)}
         others = [t for full, t in self.channel_settings if full.endswith(_SECRET_ENDINGS) or full in secret]
-        others += [word for full, text in self.channel_settings if full.endswith("SECRETS") for word in read.words(text)]
+        lists = [text for full, text in self.channel_settings if full.endswith("SECRETS")]
+        others += [word for text in lists for word in read.words(text)]
         return (*(secret.get_secret_value() for secret in own), *passwords, *map(unquote, passwords), *others)
 
 

@@ -1,4 +1,4 @@
-"""Bounces as mails: only delivery status notifications, only about mails of ours, and the envelope id on the way out."""
+"""Bounces as mails: only delivery status notifications, only of mails of ours; and the envelope id on the way out."""
 
 import email
 import email.policy

@@ -101,7 +101,7 @@ def parsed(content: bytes) -> EmailMessage:
 
 
 def test_the_table_names_a_factory_that_exists() -> None:
-    assert BUILT_IN == {"email": "service.channels.email:open_email"}
+    assert BUILT_IN["email"] == "service.channels.email:open_email"
 
 
 def test_the_channel_is_one(channel: EmailChannel) -> None:

@@ -14,7 +14,19 @@ from sqlalchemy import event, insert, select, text
 
 from service.chores import Chore, Chores
 from service.cli import cli
-from service.delivery import Delivery, Entry, LeaseLost, Outcome, Result, Schedule, Settled, Step
+from service.delivery import (
+    Delivery,
+    Entry,
+    Fate,
+    LeaseLost,
+    Outcome,
+    Report,
+    Reported,
+    Result,
+    Schedule,
+    Settled,
+    Step,
+)
 from service.evidence import evidence, verify
 from service.metrics import Metrics
 from service.privacy import address_key, number_key
@@ -300,6 +312,18 @@ async def chores(store: SqlStore, clock: MovedClock) -> Chores:
     forget = retention(store, account_id=ACCOUNT, days=400, clock=clock)
     chore = Chore(name="retention", every=EVERY, run=forget)
     return Chores((chore,), store=store, clock=clock, metrics=Metrics(), account_id=ACCOUNT, stop_grace=1)
+
+
+async def test_what_was_reported_of_a_message_loses_its_words(store: SqlStore, database_url: str) -> None:
+    await known(store)
+    words = "Bergliot's mailbox at sorgenfri is full"
+    reference = "<abc@merchant.example>"
+    report = Report(channel="email", event_id="1", reference=reference, fate=Fate.DEFERRED, detail=words)
+    assert await store.report(ACCOUNT, report) is Reported.RECORDED
+    assert left(database_url, "bergliot") == ["bergliot"]
+    assert await erased(store) == (ID,)
+    await store.close()
+    assert left(database_url, "bergliot") == []
 
 
 async def test_what_was_closed_long_ago_is_forgotten_daily(

@@ -161,6 +161,12 @@ async def test_a_message_id_with_and_without_brackets(message_id: str) -> None:
     assert report.reference == OURS
 
 
+@pytest.mark.parametrize("message_id", ["<newsletter-7@butikken.example>", f"{KEY}0@butikken.example", "x@y@z"])
+async def test_other_mail_by_the_same_esp_is_left_out(message_id: str) -> None:
+    said = {"event_type": "bounced", "message_id": message_id}
+    assert await read(Generic(SECRET), asked(said, query=f"secret={SECRET}")) == ()
+
+
 async def test_several_events_and_ids_for_those_without() -> None:
     one = {"event_type": "bounced", "message_id": OURS, "timestamp": 1_795_000_000}
     said = [one, one, one | {"event_type": "delivered"}, one | {"timestamp": 1_795_000_001}]
@@ -364,7 +370,7 @@ def notified(content: object, *, version: str = "2", **changed: Any) -> dict[str
 def signed(said: dict[str, Any], key: rsa.RSAPrivateKey = AMAZON_KEY) -> str:
     names = ["Message", "MessageId", "Subject", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
     text = "".join(f"{name}\n{said[name]}\n" for name in names if name in said)
-    algorithm: HashAlgorithm = SHA256() if said["SignatureVersion"] == "2" else SHA1()  # noqa: S303  # as Amazon does
+    algorithm: HashAlgorithm = SHA256() if said["SignatureVersion"] == "2" else SHA1()  # as Amazon does
     return base64.b64encode(key.sign(text.encode(), padding.PKCS1v15(), algorithm)).decode()
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,15 +28,18 @@ from service.delivery import (
     Intent,
     Message,
     MessageTooLarge,
+    Outcome,
     PermanentFailure,
     Purpose,
+    Settled,
     Transaction,
     TransientFailure,
     UnconfirmedFailure,
 )
 from service.settings import Need, load_settings, secret_names
 from tests.fakes import ACCOUNT, PDF, MovedClock, a_transaction
-from tests.servers import Loopback, Reply, Seen, serve
+from tests.servers import Reply, Seen, serve
+from tests.stage import open_stage
 
 DATED = datetime(2026, 11, 22, 10, tzinfo=UTC)
 INTENT = Intent(key="a" * 32, dated=DATED, purpose=Purpose.FIRST)
@@ -347,9 +351,8 @@ async def test_the_connection_goes_to_the_address_that_was_looked_at(monkeypatch
         return real("127.0.0.1" if host == "erp.example" else host, *rest, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
-    async with endpoint() as (_, server):
-        async with open_http(context(f"http://erp.example:{server.port}/x")) as channel:
-            await channel.send(composed(channel))
+    async with endpoint() as (_, server), open_http(context(f"http://erp.example:{server.port}/x")) as channel:
+        await channel.send(composed(channel))
     assert asked.count("erp.example") == 1
     assert server.seen[-1].headers["host"] == f"erp.example:{server.port}"
 
@@ -402,3 +405,61 @@ def test_the_table_marks_what_is_secret() -> None:
     secret = {name for name, is_secret, _ in SETTINGS["http"] if is_secret}
     assert secret == {"HTTP_URL", "HTTP_SECRETS"}
     assert {f"DELIVERY_{name}" for name in secret} <= set(secret_names())
+
+
+# --- through the whole service ---------------------------------------------------------------------------------------
+
+
+async def test_an_invoice_whose_answer_was_lost_comes_again_as_it_was(tmp_path: Path) -> None:
+    """It is repeated along the schedule, as if refused for now; the endpoint knows it by its key."""
+    left = [Reply(cut=0), Reply(status=503, headers={"retry-after": "30"}), Reply(status=409)]
+
+    async def handler(_: Seen) -> Reply:
+        return left.pop(0)
+
+    async with serve(handler) as server:
+        given = {
+            "DELIVERY_CHANNELS": "http",
+            "DELIVERY_HTTP_URL": f"{server.url}/in",
+            "DELIVERY_HTTP_SECRETS": "s3cret",
+            "DELIVERY_HTTP_ALLOW_PRIVATE": "true",
+        }
+        async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=given) as stage:
+            transaction_id = stage.sell()
+            await stage.settle()
+            assert (await stage.delivery(transaction_id)).outcome is Outcome.OPEN
+            await stage.settle(after=66)
+            await stage.settle(after=330)
+            delivery = await stage.delivery(transaction_id)
+            sends = await stage.app.store.sends(transaction_id)
+            assert stage.mails() == []
+    assert (delivery.outcome, delivery.channel) == (Outcome.COMPLETED, "http")
+    assert [send.outcome for send in sends] == [Settled.UNCONFIRMED, Settled.REFUSED, Settled.ACCEPTED]
+    assert len(server.seen) == 3
+    assert len({(seen.headers["idempotency-key"], seen.body) for seen in server.seen}) == 1
+    said = server.seen[0].json()
+    assert isinstance(said, dict)
+    assert (said["transaction_id"], said["seller"]["name"]) == (transaction_id, "Butikken AS")
+    assert base64.b64decode(said["document"]["base64"]).startswith(b"%PDF-")
+
+
+async def test_an_endpoint_that_is_gone_pauses_the_channel(tmp_path: Path) -> None:
+    async def handler(_: Seen) -> Reply:
+        return Reply(status=410)
+
+    async with serve(handler) as server:
+        given = {
+            "DELIVERY_CHANNELS": "http",
+            "DELIVERY_HTTP_URL": f"{server.url}/in",
+            "DELIVERY_HTTP_SECRETS": "s3cret",
+            "DELIVERY_HTTP_ALLOW_PRIVATE": "true",
+        }
+        async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=given) as stage:
+            stage.sell()
+            await stage.settle()
+            (pause,) = await stage.app.store.pauses(ACCOUNT)
+            for _ in range(3):
+                await stage.settle(after=120)
+            assert len(await stage.app.store.pauses(ACCOUNT)) == 1
+    assert (pause.lane, "gone" in pause.reason) == ("http", True)
+    assert len(server.seen) == 1

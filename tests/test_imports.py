@@ -100,7 +100,16 @@ MAY: dict[str, set[str]] = {
         *NOUNS,
         *("app", "cli_deliveries", "cli_frame", "cli_reconcile", "cli_statement", "cli_webhooks"),
         "cli_receipts",
-        *("cli_create", "cli_erase", "cli_groups", "cli_evidence", "cli_explain", "cli_pauses", "cli_routes", "cli_schedule"),
+        *(
+            "cli_create",
+            "cli_erase",
+            "cli_groups",
+            "cli_evidence",
+            "cli_explain",
+            "cli_pauses",
+            "cli_routes",
+            "cli_schedule",
+        ),
         *("cli_links", "log", "settings", "simulator.*", "terminal"),
     },
     "cli_acts": {*NOUNS, "addresses", "cli_choice", "cli_frame", "cli_voiding", "settings"},
@@ -254,10 +263,17 @@ def test_libraries_stay_at_home(module: str) -> None:
     assert not astray
 
 
-def test_one_module_of_a_package_knows_the_http_client() -> None:
+# The modules that know the HTTP client; one that opens a way out of its own is entered here.
+HTTP_CLIENTS = {
+    *("alert_url", "channels.http", "channels.sms", "dintero.wire", "receipts.amazon"),
+    *("simulator.callbacks", "simulator.sms", "simulator.sms_pages"),
+}
+
+
+def test_few_modules_know_the_http_client() -> None:
     """It is imported under the older name, so that going back or on is a change of one line."""
-    where = [module for module in MODULES if any(name.split(".")[0] == "httpx2" for _, name in used(module))]
-    assert sorted(module.split(".")[0] for module in where) == ["alert_url", "channels", "dintero", "receipts", "simulator"], where
+    where = {module for module in MODULES if any(name.split(".")[0] == "httpx2" for _, name in used(module))}
+    assert where == HTTP_CLIENTS
     for module in where:
         assert "import httpx2 as httpx\n" in MODULES[module].read_text()
 

@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import signal
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -128,6 +129,26 @@ async def test_two_children_at_most(inspector: PdfInspector) -> None:
     assert len(inspector._all) == 2
 
 
+async def test_the_text_of_the_first_and_the_last_pages(inspector: PdfInspector) -> None:
+    text = (await inspector.inspect(document(30))).text or ""
+    assert text.split("\n") == [f"page {number}" for number in (*range(19), 29)]
+
+
+def endless() -> bytes:
+    """A whole document whose page draws more than anybody can read: 400 MB of text operators in 400 kB."""
+    drawn = zlib.compress(b"BT /F1 1 Tf (x) Tj ET\n" * 18_000_000, 9)
+    stream = b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(drawn), drawn)
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 4 0 R>>"
+    return assembled(CATALOGUE, b"<</Type/Pages/Count 1/Kids[3 0 R]>>", page, stream)
+
+
+async def test_a_text_without_end_is_not_read_and_the_document_opens_all_the_same() -> None:
+    async with open_inspector(limits=Limits(timeout=5, processor=2)) as inspector:
+        found = await inspector.inspect(endless())
+        assert (found.pages, found.text or None) == (1, None)
+        assert await inspector.inspect(document()) == Inspected(pages=1, text="page 0")
+
+
 async def test_a_page_tree_that_multiplies_is_refused(inspector: PdfInspector) -> None:
     assert await problem(inspector, multiplying())
     assert (await inspector.inspect(crowded(50))).pages == 50
@@ -152,7 +173,7 @@ async def test_a_child_that_breaks_over_a_second_document_is_not_that_ones_fault
     await asyncio.sleep(0)
     child.send_signal(signal.SIGXCPU)  # what the limit of the processor sends
     child.send_signal(signal.SIGCONT)
-    assert await asked == Inspected(pages=2)
+    assert await asked == Inspected(pages=2, text="page 0\npage 1")
     assert child not in inspector._all
     assert len(inspector._all) == 1
 

@@ -115,7 +115,7 @@ async def test_a_message_is_known_by_any_of_its_names(store: SqlStore, reference
 @pytest.mark.parametrize(
     "changed", [{"reference": "<abd@merchant.example>"}, {"channel": "sms"}], ids=["reference", "channel"]
 )
-async def test_another_channels_and_anothers_message_are_not_meant(store: SqlStore, changed: dict[str, str]) -> None:
+async def test_another_channels_and_anothers_message_are_not_meant(store: SqlStore, changed: dict[str, Any]) -> None:
     await completed(store)
     assert await store.report(ACCOUNT, report(**changed)) is Reported.UNMATCHED
     assert await store.reported(ACCOUNT, report(**changed)) is None
@@ -203,6 +203,14 @@ async def test_unmatched_reports_come_oldest_first_and_their_own_accounts(store:
         clock.advance(1)
     await store.report("T87654321", report(event="foreign"))
     assert [one.event_id for one in await store.unmatched_reports(ACCOUNT)] == ["e0", "e1", "e2"]
+
+
+async def test_an_early_report_does_not_wait_behind_those_of_others_mails(store: SqlStore, clock: MovedClock) -> None:
+    await asyncio.gather(*(store.report(ACCOUNT, report(event=f"o{n}", reference="other")) for n in range(250)))
+    clock.advance(1)
+    await store.report(ACCOUNT, report(event="early"))
+    found = await store.unmatched_reports(ACCOUNT)
+    assert (len(found), found[-1].event_id) == (200, "early")
 
 
 async def test_a_persons_word_outweighs_a_bounce(store: SqlStore) -> None:

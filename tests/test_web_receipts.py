@@ -20,6 +20,7 @@ from service.delivery import (
     Reported,
     ReportRequest,
     Stale,
+    Step,
     StoreUnavailable,
     TransientFailure,
     Unusable,
@@ -85,7 +86,9 @@ async def face(store: SqlStore, clock: MovedClock) -> AsyncIterator[Face]:
 
 @asynccontextmanager
 async def open_face(store: SqlStore, clock: MovedClock) -> AsyncIterator[Face]:
-    metrics, reporting, wakes, broken = Metrics(), FakeReporting(), [], []
+    metrics, reporting = Metrics(), FakeReporting()
+    wakes: list[int] = []
+    broken: list[Exception] = []
     metrics.show_reporting(["sms"])
     reporter = Reporter(store=store, metrics=metrics, account_id=ACCOUNT, wake=lambda: wakes.append(1))
 
@@ -232,4 +235,4 @@ async def test_a_bounce_through_the_whole_service(tmp_path: Any) -> None:
         opened = await stage.delivery(transaction_id)
         assert (opened.outcome, opened.reason) == (Outcome.OPEN, "not delivered by email: bounced")
         history = await stage.app.store.history(transaction_id)
-        assert [entry.step for entry in history].count("receipt") == 1
+        assert [entry.step for entry in history].count(Step.RECEIPT) == 1

@@ -1,6 +1,7 @@
-"""An invoice as JSON to a URL of the merchant's: an ERP, an archive, anything that takes a signed POST (channels.md 3b).
+"""An invoice as JSON to a URL of the merchant's: an ERP, an archive, anything that takes a signed POST.
 
-The endpoint is told the same `Idempotency-Key` for the same invoice, however often it comes, so a lost answer is no harm.
+The endpoint is told the same `Idempotency-Key` for the same invoice, however often it comes: a lost answer does no
+harm.
 """
 
 import asyncio
@@ -325,7 +326,7 @@ def _iso(at: date | datetime | None) -> str | None:
 
 @asynccontextmanager
 async def open_http(context: ChannelContext) -> AsyncIterator[HttpChannel]:
-    """Open the channel as its settings say; raises `ValueError`. REDIRECT_TO changes nothing: no customer is reached."""
+    """Open the channel as its settings say; raises `ValueError`. REDIRECT_TO does nothing: no customer is reached."""
     given = {name.removeprefix("DELIVERY_"): text for name, text in context.environ}
     endpoint = endpoint_of(given, seller=context.brand)
     timeout = httpx.Timeout(_WHOLE, connect=_CONNECT)

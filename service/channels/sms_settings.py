@@ -58,7 +58,7 @@ class Given:
 
     def sender(self, *, instead: str | None = None) -> str | None:
         """Return who an SMS is from; `instead` is another setting that may say so in its place."""
-        text = self.optional("SMS_FROM")
+        text = self._given.get(f"{_PREFIX}SMS_FROM", "").strip() or None
         if text is None:
             if instead is None or self.optional(instead) is None:
                 also = f", or {_PREFIX}{instead}" if instead else ""

@@ -84,9 +84,7 @@ class Session:
         else:
             raise Stopped(Phase.AUTH, None, "it offers neither PLAIN nor LOGIN")
 
-    async def send(
-        self, sender: str, recipient: str, content: bytes, envelope_id: str | None = None
-    ) -> SMTPResponse:
+    async def send(self, sender: str, recipient: str, content: bytes, envelope_id: str | None = None) -> SMTPResponse:
         """Send one mail and return what the relay said to it. Until `Phase.CONTENT`, it can have accepted nothing.
 
         A relay that knows how (RFC 3461) says `envelope_id` (letters and digits) in a bounce, and sends no more of the

@@ -1,6 +1,6 @@
 """What becomes of mails after the relay took them: reports by ESPs over HTTP, and bounces as mails (channels.md 8)."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -39,5 +39,10 @@ async def open_email_reports(name: str, secret: str, *, ignored: Iterable[str] =
         async with open_fetcher() as fetch:
             yield EmailReports(Amazon(topic=secret, fetch=fetch), ignored=ignored)
         return
-    makers = {"postmark": Postmark, "sendgrid": SendGrid, "mailgun": Mailgun, "generic": Generic}
+    makers: dict[str, Callable[[str], Provider]] = {
+        "postmark": Postmark,
+        "sendgrid": SendGrid,
+        "mailgun": Mailgun,
+        "generic": Generic,
+    }
     yield EmailReports(makers[name](secret), ignored=ignored)

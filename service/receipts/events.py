@@ -49,15 +49,18 @@ class Provider(Protocol):
 
 
 def report_of(event: Event, channel: str) -> Report | None:
-    """Return an event as the record keeps it; None when it says nothing of the mail's fate."""
-    fate = FATES.get(event.kind)
-    if fate is None:
+    """Return an event as the record keeps it; None when it says nothing of the fate of a mail, or is about another's.
+
+    Whoever sends other mail by the same ESP gets reports of that, too: its Message-IDs are not of our form.
+    """
+    fate, named = FATES.get(event.kind), reference(event.message_id)
+    if fate is None or ("@" in named and not OURS.fullmatch(named)):
         return None
     hidden = (event.recipient, event.recipient.rpartition("@")[0]) if event.recipient else ()
     return Report(
         channel=channel,
         event_id=event.event_id or _digest(event),
-        reference=reference(event.message_id),
+        reference=named,
         fate=fate,
         at=event.at,
         detail=scrub(f"{event.kind}: {event.detail}" if event.detail else event.kind, hidden),

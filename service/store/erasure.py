@@ -37,8 +37,10 @@ from service.store.tables import (
     history,
     jobs,
     links,
+    paces,
     pauses,
     purchases,
+    receipts,
     sends,
     transactions,
 )
@@ -91,7 +93,7 @@ PERSONAL = (
         "received_at outcome lane due_at no_send_before attempt claims errors postponed bad_documents round"
         " closed_waiting source released even_late stated_round patience_used patience_since decided_by channel"
         " erased_at delivered_at delivery_proof captured_at captured_known_at voided_at closed_at lease_token"
-        " leased_until wakes seen asked told captures_begun chain",
+        " leased_until wakes seen asked told captures_begun chain fallen channel_since paced as_link",
         Fate.KEPT,
         "times, counts and words of our own: what was done, and when",
     ),
@@ -123,7 +125,7 @@ PERSONAL = (
     _columns(
         sends,
         "id delivery_id ordinal round channel purpose key dated message_id sha256 begun_at outcome proof settled_at"
-        " document_sha256 template_version lease_token",
+        " document_sha256 template_version lease_token remote_id reported_at",
         Fate.KEPT,
         "that a message was sent, and its digests: they tell nobody what they are of who does not have it; the key and"
         " the Message-ID are digests of keyed hashes",
@@ -152,6 +154,14 @@ PERSONAL = (
         Fate.KEPT,
         "about a channel and not about a customer, and gone when the pause is",
     ),
+    _columns(receipts, "detail", Fate.BLANKED, "as the answers"),
+    _columns(
+        receipts,
+        "account_id channel event_id reference fate at received_at send_id",
+        Fate.KEPT,
+        "what became of a message, by names that are the channel's own",
+    ),
+    _columns(paces, "account_id lane next_at", Fate.KEPT, "about a channel and not about a customer"),
     _columns(
         links,
         "token_hash delivery_id account_id document_sha256 sealed created_at expires_at revoked_at opened_at"
@@ -223,6 +233,7 @@ def _erase(connection: Connection, rows: Sequence[Row[Any]], entry: Entry, shift
     for statement, values in (
         (_HISTORY, {"ids": ids}),
         (_SENDS, {"ids": ids}),
+        (_RECEIPTS, {"ids": ids}),
         (_CAPTURES, {"ids": ids}),
         (_ALERTS, {"ids": ids}),
         (_PURCHASES, {"ids": ids}),
@@ -301,6 +312,11 @@ _REFERRING = select(transactions.c.id, transactions.c.account_id, transactions.c
 _LINKS = select(links).where(links.c.delivery_id.in_(_IDS))
 _HISTORY, _SENDS, _CAPTURES = (
     update(table).where(table.c.delivery_id.in_(_IDS)).values(_emptied(table)) for table in (history, sends, captures)
+)
+_RECEIPTS = (
+    update(receipts)
+    .where(receipts.c.send_id.in_(select(sends.c.id).where(sends.c.delivery_id.in_(_IDS))))
+    .values(_emptied(receipts))
 )
 _ALERTS = update(alerts).where(alerts.c.subject.in_(_IDS)).values(_emptied(alerts))
 _PURCHASES = update(purchases).where(purchases.c.transaction_id.in_(_IDS)).values(_emptied(purchases))

@@ -43,15 +43,18 @@ def about(connection: Connection, account_id: str, report: Report) -> Send | Non
 
 
 def unmatched(connection: Connection, account_id: str, shift: int) -> tuple[Report, ...]:
-    """Return the reports that no send was found for yet, the oldest first."""
+    """Return the newest reports that no send was found for yet, of these the oldest first.
+
+    An early one finds its send within minutes, and must not wait behind those of mails that are none of ours.
+    """
     waiting = (
         select(receipts)
         .where(receipts.c.account_id == account_id, receipts.c.send_id.is_(None))
         .where(receipts.c.received_at > now_of(connection, shift) - KEPT_UNMATCHED)
-        .order_by(receipts.c.received_at)
+        .order_by(receipts.c.received_at.desc())
         .limit(_AT_ONCE)
     )
-    return tuple(_report_of(row) for row in connection.execute(waiting))
+    return tuple(reversed([_report_of(row) for row in connection.execute(waiting)]))
 
 
 def keep(book: Book, account_id: str, report: Report) -> Reported:

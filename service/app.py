@@ -146,7 +146,7 @@ async def open_app(
         payments = await stack.enter_async_context(dintero_of(settings, clock, timeouts))
         links = await stack.enter_async_context(open_links(settings, store, clock))
         rules = replace(rules_of(settings), promises=promises_of(channels))
-        routes = routes_of(settings)
+        routes = routes_of(settings, channels)
         capture_first = settings.capture_order is CaptureOrder.BEFORE_DELIVERY
         trial = settings.bytes_in_hand // 4 if capture_first else 0
         parts = Parts(
@@ -279,13 +279,17 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def routes_of(settings: Settings) -> Routes:
-    """Return the rules of ROUTES_FILE, or CHANNELS as they are; raises `SettingsError` naming every mistake."""
+def routes_of(settings: Settings, channels: Sequence[Channel] = ()) -> Routes:
+    """Return the rules of ROUTES_FILE, or CHANNELS as they are; raises `SettingsError` naming every mistake.
+
+    An adapter of one's own goes by the name it gives itself, once `channels` are open.
+    """
+    names = tuple(channel.name for channel in channels) or settings.channels
     if settings.routes_file is None:
-        return Routes(default=settings.channels)
+        return Routes(default=names)
     try:
         text = settings.routes_file.read_text("utf-8")
-        return read_routes(text, default=settings.channels, known=settings.channels)
+        return read_routes(text, default=names, known=names)
     except RoutesError as exc:
         raise SettingsError(tuple(f"DELIVERY_ROUTES_FILE: {problem}" for problem in exc.problems)) from exc
     except (OSError, UnicodeDecodeError) as exc:

@@ -35,8 +35,7 @@ def _lines(transaction: Transaction, amount: int) -> tuple[tuple[Line, ...], str
     amounts = [line.amount for line in lines if line.amount is not None]
     if len(amounts) != len(lines):
         return (), "by amount alone: a line's amount is not a whole number"
-    shipping = _missing_shipping(transaction, amount - sum(amounts))
-    if shipping is not None:
+    if (shipping := transaction.missing_shipping) is not None:
         lines = (*lines, shipping)
     elif sum(amounts) != amount:
         return (), f"by amount alone: the lines add up to {sum(amounts)}, not to {amount}"
@@ -46,12 +45,3 @@ def _lines(transaction: Transaction, amount: int) -> tuple[tuple[Line, ...], str
     if len(set(ids)) != len(ids):
         return (), "by amount alone: a line_id is used twice"
     return lines, None
-
-
-def _missing_shipping(transaction: Transaction, short: int) -> Line | None:
-    """Return the shipping option when it is exactly what the lines fall short by, and is not among them."""
-    shipping = transaction.shipping
-    if shipping is None or short == 0 or shipping.amount != short:
-        return None
-    ids = {line.line_id for line in transaction.lines}
-    return shipping if shipping.line_id is None or shipping.line_id not in ids else None

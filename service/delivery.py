@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
@@ -198,6 +199,8 @@ class Line:
 
     line_id: str | None
     amount: int | None
+    description: str | None = None  # as the order has it: anybody may have typed it
+    quantity: Decimal | None = None  # above zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +306,18 @@ class Transaction:
     findings: tuple[ChannelFinding, ...] = ()  # what the transaction and its session say, most specific first
     purchased_at: datetime | None = None  # of the successful AUTHORIZE event, else `created_at`
     term_findings: tuple[TermFinding, ...] = ()  # of a grouped product: what its session says
+
+    @property
+    def missing_shipping(self) -> Line | None:
+        """The shipping option when it is exactly what the lines fall short by, and is not among them."""
+        amounts = [line.amount for line in self.lines if line.amount is not None]
+        if self.shipping is None or self.amount is None or len(amounts) != len(self.lines):
+            return None
+        short = self.amount - sum(amounts)
+        if short == 0 or self.shipping.amount != short:
+            return None
+        own = self.shipping.line_id
+        return self.shipping if own is None or own not in {line.line_id for line in self.lines} else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -360,3 +360,9 @@ def totals(groups: Iterable[Group]) -> tuple[tuple[str, int], ...]:
     for group in groups:
         sums[group.key.currency] += group.total
     return tuple(sorted(sums.items()))
+
+
+def remarks(group: Group, said: Mapping[str, str | None]) -> list[str]:
+    """Return in what a group's purchases were billed otherwise than expected; `said` is what `compared` returned."""
+    found = (said.get(member.purchase.transaction_id) for member in group.counted)
+    return [words for words in found if words]

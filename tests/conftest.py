@@ -126,7 +126,7 @@ def clock() -> MovedClock:
 
 @pytest.fixture
 async def store(database_url: str, clock: MovedClock) -> AsyncIterator[SqlStore]:
-    async with open_store(database_url, clock=clock, migrate=False) as opened:
+    async with open_store(database_url, clock=clock, migrate=False, patience=0) as opened:
         yield opened
 
 

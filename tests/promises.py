@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 
 from service.delivery import NOTICE_ROUND, Delivery, Outcome, Purpose, Send, Settled
+from service.simulator.collecting import CaptureSeen
 from service.simulator.documents import Json, collection_begun
 from service.simulator.mail import Mail
-from service.simulator.provider import CaptureSeen
 
 DENIED = "stated as not delivered"
 """The answer of a send in doubt of which a person said that it did not arrive; that it was in doubt stays true."""

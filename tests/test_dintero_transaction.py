@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_a_registered_invoice() -> None:
             country="NO",
         ),
         customer=Party(email="ola@nordmann.no", phone_number="+4799999999"),
-        lines=(Line(line_id="1", amount=50000),),
+        lines=(Line(line_id="1", amount=50000, description="Chair", quantity=Decimal(1)),),
         findings=(ChannelFinding(level=DecidedBy.TRANSACTION, value="merchant"),),
         purchased_at=datetime(2026, 7, 1, 10, 0, 1, tzinfo=UTC),
     )
@@ -236,6 +237,20 @@ def test_vat_is_the_sum_of_all_or_the_orders_own() -> None:
     assert changed(items=full, shipping_option=shipping).vat_amount == 35
     assert changed(items=full, shipping_option={"line_id": "2", "vat_amount": 5}).vat_amount == 15
     assert changed(items=full, shipping_option={"line_id": "s", "amount": 100}).vat_amount is None
+
+
+@pytest.mark.parametrize(
+    ("given_quantity", "quantity"),
+    [
+        *((2, Decimal(2)), (2.5, Decimal("2.5")), (0.0004, None), (0, None), (-1, None), ("2", None), (True, None)),
+        *((float("nan"), None), (float("inf"), None), (10**400, None), (1 / 3, Decimal("0.333"))),
+    ],
+)
+def test_a_line_says_what_was_bought_and_how_much_of_it(given_quantity: object, quantity: Decimal | None) -> None:
+    item = {"line_id": "1", "amount": 1, "description": " Luftboller ", "quantity": given_quantity}
+    assert changed(items=[item]).lines == (Line(line_id="1", amount=1, description="Luftboller", quantity=quantity),)
+    titled = changed(shipping_option={"line_id": "s", "amount": 1, "title": "Hjem"}).shipping
+    assert titled == Line(line_id="s", amount=1, description="Hjem")
 
 
 def test_shipping_comes_from_the_transaction_or_its_order() -> None:

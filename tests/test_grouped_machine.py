@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -31,6 +31,7 @@ from service.delivery import (
     UnconfirmedFailure,
 )
 from service.grouping import period_of
+from tests.conftest import emptied
 from tests.fakes import ACCOUNT
 from tests.test_grouped import a_purchase
 from tests.workbench import RULES, Bench, open_bench
@@ -43,13 +44,15 @@ class Groups(RuleBasedStateMachine):
     """Three customers of one merchant, and a provider that bills them when it likes."""
 
     order = CaptureOrder.AFTER_DELIVERY
+    empty: Callable[[], str] | None = None  # returns an empty PostgreSQL database's URL; SQLite where there is none
 
     @initialize()
     def open(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.stack = AsyncExitStack()
         folder = self.stack.enter_context(tempfile.TemporaryDirectory())
-        self.bench: Bench = self.run(self.stack.enter_async_context(open_bench(f"sqlite:///{folder}/d.db")))
+        url = self.empty() if self.empty else f"sqlite:///{folder}/d.db"
+        self.bench: Bench = self.run(self.stack.enter_async_context(open_bench(url)))
         self.bench.rules = replace(RULES, order=self.order)
         self.bought: list[str] = []
         self.numbers: dict[str, str] = {}  # of each purchase that was billed
@@ -203,15 +206,24 @@ class Before(Groups):
     order = CaptureOrder.BEFORE_DELIVERY
 
 
+def examples(count: int) -> settings:
+    return settings(
+        max_examples=count,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],
+    )
+
+
 @pytest.mark.parametrize("machine", [Groups, Before])
 def test_promises_are_kept(machine: type[Groups]) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=15,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.explicit, Phase.generate],
-        ),
-    )
+    run_state_machine_as_test(machine, settings=examples(15))
+
+
+@pytest.mark.parametrize("machine", [Groups, Before])
+def test_promises_are_kept_on_postgresql(machine: type[Groups], postgres_database: str) -> None:
+    class OnPostgres(machine):  # type: ignore[misc,valid-type]
+        empty = staticmethod(lambda: emptied(postgres_database))
+
+    run_state_machine_as_test(OnPostgres, settings=examples(2))

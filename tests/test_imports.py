@@ -134,8 +134,11 @@ MAY: dict[str, set[str]] = {
     "cli_frame": {*NOUNS, "app", "log", "record", "settings", "terminal"},
     "cli_groups": {
         *NOUNS,
-        *("cli_choice", "cli_frame", "comparing", "grouping", "groups", "record_json", "settings", "terminal"),
+        *("cli_choice", "cli_frame", "cli_groups_json", "cli_groups_table", "comparing", "grouping", "groups"),
+        "settings",
     },
+    "cli_groups_json": {*NOUNS, "grouping", "groups", "record_json"},
+    "cli_groups_table": {*NOUNS, "cli_frame", "grouping", "groups", "record_json", "terminal"},
     "cli_links": {*NOUNS, "cli_choice", "cli_frame", "record_json", "terminal"},
     "cli_listing": {*NOUNS, "cli_choice", "cli_frame", "record_json", "terminal"},
     "cli_pauses": {*NOUNS, "app", "cli_choice", "cli_frame", "record_json", "settings", "terminal"},

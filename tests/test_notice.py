@@ -1,5 +1,6 @@
 """The notice at each grouped purchase: told once at most, and never in the way of anything else."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -31,11 +32,18 @@ from service.evidence import rests_on
 from service.purchases import upcoming
 from tests.fakes import ACCOUNT
 from tests.test_grouped import DAY, HOUR, INVOICE, KRAVIA, NUMBER, a_purchase, at, bill, buy, found
-from tests.workbench import RULES, Bench
+from tests.workbench import RULES, Bench, open_bench
 
 P1 = f"{ACCOUNT}.p1"
 BOUGHT = datetime(2040, 1, 17, 12, tzinfo=UTC)  # February 1, 2040, is a Wednesday and no holiday
 TOLD = "p1: on the invoice of 2040-02-01, for 2040-01-01"
+
+
+@pytest.fixture
+async def bench(database_url: str) -> AsyncIterator[Bench]:
+    """One service without its edges, on either database."""
+    async with open_bench(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture(params=CaptureOrder)

@@ -4,16 +4,29 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.delivery import Brand, Interval, Message, Party, PermanentFailure, Purpose, Renderer, Transaction, Upcoming
+from service.delivery import (
+    Brand,
+    Interval,
+    Line,
+    Message,
+    Party,
+    PermanentFailure,
+    Purpose,
+    Renderer,
+    Transaction,
+    Upcoming,
+)
 from service.render import TemplateError, TemplateRenderer, open_renderer
 from service.render.colors import DARK_CARD, contrast, edge, ink, ink_dark, on_color
 from service.render.samples import BARE, FULL, HERE, SURE, THERE, UNSURE
@@ -547,6 +560,45 @@ def test_a_notice_names_no_date_and_no_period_that_is_not_sure(renderer: Templat
     shown = notice(renderer, UNSURE, replace(BARE, created_at=None))
     assert "neste faktura" in shown
     assert not re.search(r"\b20[0-9]{2}\b|Fakturaperiode|Fakturadato", shown)
+
+
+def a_line(number: int, amount: int | None = 1000, description: str | None = "Stol", **more: Any) -> Line:
+    return Line(line_id=str(number), amount=amount, description=description, **more)
+
+
+@pytest.mark.parametrize(
+    ("lines", "shipping", "shown"),
+    [
+        ((a_line(1), a_line(2, 500, "Bord", quantity=Decimal(2))), None, ["Stol: 10,00 kr", "2 \u00d7 Bord: 5,00 kr"]),
+        ((a_line(1, 1400, quantity=Decimal(1)),), a_line(9, 100, "Frakt"), ["Stol: 14,00 kr", "Frakt: 1,00 kr"]),
+        ((a_line(1, 1600), a_line(2, -100, "Rabatt")), None, ["Stol: 16,00 kr", "Rabatt: -1,00 kr"]),
+        ((a_line(1), a_line(2, 300, None), a_line(3, 200, "vinn.example")), None, ["Stol: 10,00 kr", "Annet: 5,00 kr"]),
+        ((a_line(1),), None, []),  # they do not add up
+        ((a_line(1, 1500), a_line(2, None)), None, []),
+        ((a_line(1, 1500, "www.vinn.example"),), None, []),
+        ((), None, []),
+    ],
+)
+def test_a_notice_lists_what_was_bought_where_it_adds_up(
+    renderer: TemplateRenderer, lines: tuple[Line, ...], shipping: Line | None, shown: list[str]
+) -> None:
+    bought = replace(FULL, amount=1500, lines=lines, shipping=shipping)
+    message = renderer.notice("mail", bought, upcoming=SURE, recipient=HERE)
+    listed = [line[2:].replace("\xa0", " ") for line in message.text.splitlines() if line.startswith("- ")]
+    assert listed == shown
+    assert ("Bestillingen" in message.text) == ("Bestillingen" in (message.html or "")) == bool(shown)
+
+
+def test_a_long_order_is_cut_and_its_sum_kept(renderer: TemplateRenderer) -> None:
+    lines = tuple(a_line(number, description=f"{number} " + "x" * 500) for number in range(1000))
+    message = renderer.notice(
+        "mail", replace(FULL, amount=1_000_000, lines=lines, shipping=None), upcoming=SURE, recipient=HERE
+    )
+    listed = [line for line in message.text.replace("\xa0", " ").splitlines() if line.startswith("- ")]
+    assert len(listed) == 21
+    assert listed[-1] == "- Annet: 9 800,00 kr"
+    assert max(map(len, listed)) < 100
+    assert len((message.html or "").encode()) < 100_000
 
 
 def test_what_a_notice_cannot_be_rendered_from_is_named(renderer: TemplateRenderer) -> None:

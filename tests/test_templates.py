@@ -157,7 +157,7 @@ def test_the_markup_is_whole_and_can_be_read_aloud(upcoming: Upcoming | None) ->
     assert reader.open == []
     assert reader.all("html")[0]["lang"] == "nb"
     tables = [table for table in reader.all("table") if table.get("role") != "presentation"]
-    assert len(tables) == 1  # the facts, with a heading to every row
+    assert len(tables) == (2 if upcoming else 1)  # the facts and the order, with a heading to every row
     assert {cell["scope"] for cell in reader.all("th")} == {"row"}
     assert len(reader.all("h1")) == 1
     article = next(tag for tag in reader.all("div") if tag.get("role") == "article")

@@ -116,7 +116,7 @@ class Bench:
 async def open_bench(url: str) -> AsyncIterator[Bench]:
     """Open a bench on this database, with one transaction at its provider."""
     clock = MovedClock()
-    async with open_store(url, clock=clock) as store:
+    async with open_store(url, clock=clock, patience=0) as store:
         payments = FakePayments(clock)
         payments.add(a_transaction())
         yield Bench(clock=clock, store=store, payments=payments, channel=FakeChannel(), renderer=FakeRenderer())

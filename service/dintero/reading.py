@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 REFERENCE = 200
 """The most characters of a reference, number or id that are kept: it must fit an index of the record."""
@@ -61,6 +62,13 @@ def identifier(value: object) -> str | None:
 def whole(value: object) -> int | None:
     """Return a JSON integer, such as an amount in minor units. Neither `true` nor `500.0` is one."""
     return value if type(value) is int and abs(value) <= _LARGEST else None
+
+
+def quantity(value: object) -> Decimal | None:
+    """Return how many, or how much, of something was bought: a JSON number above zero, with up to three decimals."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
+        return None
+    return round(Decimal(str(value)), 3) or None
 
 
 def seconds(value: object) -> float | None:

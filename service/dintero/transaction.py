@@ -15,7 +15,7 @@ from service.delivery import (
 )
 from service.dintero.events import Event, authorized_at, collection, in_order, voided_at
 from service.dintero.levels import CHANNEL, GROUPED, TERMS, channel_of, said_by_session
-from service.dintero.reading import REFERENCE, day, elements, members, moment, text, whole
+from service.dintero.reading import REFERENCE, day, elements, members, moment, quantity, text, whole
 
 _STANDINGS = {
     "INITIATED": Standing.INITIATED,
@@ -140,7 +140,12 @@ def _party(value: object) -> Party | None:
 def _line(item: object) -> Line:
     """Return an order line; what is none keeps its place, so that nobody takes the others for the whole."""
     given = members(item)
-    return Line(line_id=text(given.get("line_id")), amount=whole(given.get("amount")))
+    return Line(
+        line_id=text(given.get("line_id")),
+        amount=whole(given.get("amount")),
+        description=text(given.get("description")) or text(given.get("title")),  # a shipping option has a title
+        quantity=quantity(given.get("quantity")),
+    )
 
 
 def _shipping_option(document: Document, session: Document) -> Document:

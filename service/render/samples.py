@@ -1,8 +1,9 @@
 """Transactions with and without optional fields, for trying the templates at start."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
-from service.delivery import Interval, Party, Recipient, Standing, Transaction, Upcoming
+from service.delivery import Interval, Line, Party, Recipient, Standing, Transaction, Upcoming
 
 BARE = Transaction(
     id="T00000000.sample",
@@ -31,6 +32,12 @@ FULL = Transaction(
     due_date=date(2026, 7, 15),
     payment_reference="0012345678903",
     billing=Party(business_name="Eksempel AS", country="NO", customer_reference="PO 4711"),
+    lines=(
+        Line(line_id="1", amount=1039600, description="Stol «Ørnes», eik", quantity=Decimal(4)),
+        Line(line_id="2", amount=149750, description="Ullpledd, grått", quantity=Decimal("2.5")),
+        Line(line_id="3", amount=25200, description=None),
+    ),
+    shipping=Line(line_id="frakt", amount=20000, description="Frakt med innbæring"),
 )
 
 SURE = Upcoming(interval=Interval.MONTHLY, period_start=date(2026, 6, 1), issue=date(2026, 7, 1))

@@ -12,6 +12,7 @@ from service.money import in_units, minor_digits
 
 _LONGEST_NAME = 100  # of a customer in the greeting, in characters
 _LONGEST_REFERENCE = 80
+_LONGEST_DESCRIPTION = 80
 
 # Controls, directional overrides and isolates, line and paragraph separators, lone surrogates: nothing a name needs,
 # and all that could forge a header, turn a line around or make a message that cannot be encoded. Emoji's joiners stay.
@@ -52,6 +53,11 @@ def greeting_name(party: Party | None) -> str | None:
 def customer_reference(party: Party | None) -> str | None:
     """Return the customer's own reference."""
     return _from_order_form(party.customer_reference, _LONGEST_REFERENCE) if party else None
+
+
+def description(text: str | None) -> str | None:
+    """Return what an order calls one of its lines."""
+    return _from_order_form(text, _LONGEST_DESCRIPTION)
 
 
 def organization_number(number: str | None) -> str | None:

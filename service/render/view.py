@@ -3,18 +3,21 @@
 import re
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_date, format_skeleton
+from babel.numbers import format_decimal
 
-from service.delivery import Brand, Interval, Transaction, Upcoming
+from service.delivery import Brand, Interval, Line, Transaction, Upcoming
 from service.png import picture_size
 from service.render.colors import edge, ink, ink_dark, on_color
 from service.render.errors import TemplateError
-from service.render.text import clean, customer_reference, money, organization_number
+from service.render.text import clean, customer_reference, description, money, organization_number
 
 _CONSUMERS = "kravia.invoice_b2c"
+_ITEMS = 20  # of a purchase that are shown one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,20 @@ class InvoiceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemView:
+    """One line of an order; `quantity` is None for one of a thing."""
+
+    quantity: str | None
+    description: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PurchaseView:
-    """A purchase that will be billed with others, in the reader's language. None is not known, or not sure."""
+    """A purchase that will be billed with others, in the reader's language. None is not known, or not sure.
+
+    `items` and `others`, what all that is not among them comes to, add up to the amount; or there are none.
+    """
 
     reference: str | None  # the merchant's
     amount: str
@@ -70,6 +85,8 @@ class PurchaseView:
     customer_reference: str | None
     period: str | None  # a month or a quarter, as people call it
     invoice_date: str | None
+    items: tuple[ItemView, ...] = ()
+    others: str | None = None
 
 
 def brand_view(brand: Brand) -> BrandView:
@@ -135,6 +152,7 @@ def purchase_view(transaction: Transaction, upcoming: Upcoming, locale: Locale, 
     vat, at = transaction.vat_amount, transaction.purchased_at or transaction.created_at
     start, issue = upcoming.period_start, upcoming.issue
     named = "yMMMM" if upcoming.interval is Interval.MONTHLY else "yQQQQ"
+    items, others = _items(transaction, locale)
     return PurchaseView(
         reference=clean(transaction.merchant_reference),
         amount=money(transaction.amount, transaction.currency, locale),
@@ -143,4 +161,34 @@ def purchase_view(transaction: Transaction, upcoming: Upcoming, locale: Locale, 
         customer_reference=customer_reference(transaction.billing),
         period=format_skeleton(named, start, locale=locale) if start else None,
         invoice_date=format_date(issue, "long", locale=locale) if issue else None,
+        items=items,
+        others=others,
     )
+
+
+def _items(transaction: Transaction, locale: Locale) -> tuple[tuple[ItemView, ...], str | None]:
+    """Return the lines that can be shown, and what the rest comes to; nothing where they do not add up."""
+    assert transaction.amount is not None
+    assert transaction.currency is not None
+    shipping = transaction.missing_shipping
+    lines = transaction.lines if shipping is None else (*transaction.lines, shipping)
+    priced = [(line, line.amount) for line in lines if line.amount is not None]
+    if len(priced) != len(lines) or sum(amount for _, amount in priced) != transaction.amount:
+        return (), None
+    named = [(line, words, amount) for line, amount in priced if (words := description(line.description))][:_ITEMS]
+    items = tuple(
+        ItemView(
+            quantity=_quantity(line, locale), description=words, amount=money(amount, transaction.currency, locale)
+        )
+        for line, words, amount in named
+    )
+    if not items or len(items) == len(lines):
+        return items, None
+    rest = transaction.amount - sum(amount for _, _, amount in named)
+    return items, money(rest, transaction.currency, locale)
+
+
+def _quantity(line: Line, locale: Locale) -> str | None:
+    if line.quantity is None or line.quantity == Decimal(1):
+        return None
+    return str(format_decimal(line.quantity, locale=locale))

@@ -17,11 +17,11 @@ from service.delivery import Clock
 from service.serving import listen, origin, serving
 from service.simulator.api import Running, open_provider
 from service.simulator.callbacks import Attempt
+from service.simulator.collecting import CaptureSeen
 from service.simulator.faults import Faults
 from service.simulator.keys import Account
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.pages import site
-from service.simulator.provider import CaptureSeen
 from service.simulator.stage import SHOP, Service, Stage, clock_time, number_of
 
 _DEFAULT_PORT = 8080
@@ -105,6 +105,7 @@ def settings_for(folder: str, url: str, running: Running, mail: MailServer) -> d
         "BRAND_SUPPORT_EMAIL": "kundeservice@nordlys-interior.example",
         "BRAND_WEBSITE": "https://nordlys-interior.example",
         "RETRY_DELAYS": "1,2,5,10",
+        "GROUP_NOTICE": "true",
         "LOG_LEVEL": "error",
     }
     return {f"DELIVERY_{name}": value for name, value in settings.items()}

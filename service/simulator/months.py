@@ -103,6 +103,7 @@ def buy(provider: Provider, customer: Customer, callback_url: str, random: Rando
         amount=random.randint(8, 90) * 12_500,
         reference=f"order-{1001 + len(provider.transactions)}",
         text=random.choice(_TEXTS),
+        quantity=random.randint(1, 3),
     )
 
 

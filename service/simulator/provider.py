@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from service.delivery import Clock
 from service.simulator.billing import GROUPED, Bill, Billing, Group, Terms
-from service.simulator.deeds import Payment, Turn
+from service.simulator.collecting import Asked, CaptureSeen, Collecting, begin, pay
+from service.simulator.deeds import Payment
 from service.simulator.documents import (
     Json,
     Personality,
@@ -23,7 +24,6 @@ from service.simulator.documents import (
     invalid,
     new_session,
     new_transaction,
-    request_id,
     short_id,
     unknown,
 )
@@ -31,7 +31,7 @@ from service.simulator.faults import Faults
 from service.simulator.invoices import Invoice, draw, invoice_of
 from service.simulator.keys import Keys
 from service.simulator.notices import Notification
-from service.simulator.rules import check_capture, check_order, check_payment, check_session, page
+from service.simulator.rules import check_order, check_payment, check_session, page
 from service.simulator.sales import grouped_sale
 from service.simulator.sessions import agreed, check_configuration, check_toggles, state_payment
 from service.simulator.webhooks import Webhooks
@@ -44,14 +44,6 @@ _ERRORS = {"FAILED": "failed", "DECLINED": "authorization"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureSeen:
-    """A capture as it was asked for."""
-
-    transaction_id: str
-    body: Json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """A request that reached the provider or its cdn. Header names are in lower case."""
 
@@ -60,24 +52,6 @@ class Seen:
     path: str
     query: str
     headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """How a capture was answered: with `request_id` it is only accepted, and carried out later."""
-
-    transaction: Json
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Later:
-    """A capture that was accepted and is carried out at a time; with `error` it then fails."""
-
-    at: datetime
-    seen: CaptureSeen
-    request_id: str
-    error: Json | None
 
 
 def _nobody(_: Notification) -> None:
@@ -123,7 +97,7 @@ class Provider:
     faults: Faults = field(default_factory=lambda: Faults(Random(0)))  # noqa: S311  what goes wrong in a simulation
     billing: Billing = field(default_factory=Billing)
     terms: dict[str, Terms] = field(default_factory=dict)  # transaction id: what its payment was agreed on
-    _later: list[_Later] = field(default_factory=list)
+    _collecting: Collecting = field(default_factory=Collecting)
     _invoices: int = 0
 
     def __post_init__(self) -> None:
@@ -283,72 +257,21 @@ class Provider:
 
     def ask_capture(self, transaction_id: str, body: Any) -> Asked:
         """Capture, at once or, if that is asked for, in another turn of events."""
-        transaction = self.transaction(transaction_id)
-        seen = CaptureSeen(transaction_id=transaction_id, body=copy.deepcopy(body))
-        self.captures_asked.append(seen)
-        if transaction["payment_product_type"] == GROUPED and "kravia:invoice_number" not in transaction["metadata"]:
-            raise Refusal(400, "Transaction can not be captured before it is invoiced")
-        check_capture(transaction, body, self.personality)
-        if any(later.seen.transaction_id == transaction_id for later in self._later):
-            raise Refusal(409, "Transaction has a capture that is not carried out yet")
-        turn = self.faults.take(Turn, "capture", transaction_id) or Turn()
-        if turn.later is None:
-            self._carry_out(seen, turn.error)
-            return Asked(transaction=transaction)
-        at, request = self.clock.now() + timedelta(seconds=turn.later), request_id(self.random)
-        self._later.append(_Later(at=at, seen=seen, request_id=request, error=turn.error))
-        return Asked(transaction=transaction, request_id=request)
-
-    def _carry_out(self, seen: CaptureSeen, error: Json | None, **about: Any) -> None:
-        transaction = self.transactions[seen.transaction_id]
-        if error is not None:
-            about |= {"event_reference": seen.body.get("capture_reference"), "success": False, "error": error}
-            status, now = transaction["status"], self.clock.now()
-            add_event(transaction, self.capture_event, status, now, self.random, amount=seen.body["amount"], **about)
-            return
-        self.captures.append(seen)
-        self.begin_collection(transaction, seen.body, **about)
-        self.captured(seen)
-
-    def _catch_up(self) -> None:
-        """Carry out what was accepted earlier and is due, unless it was voided or captured otherwise; bill groups."""
-        due = [later for later in self._later if later.at <= self.clock.now()]
-        self._later = [later for later in self._later if later not in due]
-        for later in due:
-            transaction = self.transactions[later.seen.transaction_id]
-            if transaction["status"] == "AUTHORIZED" and not collection_begun(transaction):
-                self._carry_out(later.seen, later.error, correlation_request_id=later.request_id)
-        if self.billing.by_itself:
-            self.bill_due()
+        return self._collecting.ask(self, transaction_id, body)
 
     def begin_collection(self, transaction: Json, body: Json, **about: Any) -> None:
         """Begin collection, whoever asked."""
-        about |= {
-            "event_reference": body.get("capture_reference"),
-            "amount": body["amount"],
-            "items": body.get("items"),
-        }
-        status = "AUTHORIZED" if self.personality == "current" else "CAPTURED"
-        event = add_event(transaction, self.capture_event, status, self.clock.now(), self.random, **about)
-        self.tell(transaction, event=event)
+        begin(self, transaction, body, **about)
 
     def pay(self, transaction_id: str) -> Json:
         """Let the customer pay the invoice; `current` only, and only once collection has begun."""
-        transaction = self.transaction(transaction_id)
-        begun = [event for event in transaction["events"] if event["event"] == "INITIATE_CAPTURE" and event["success"]]
-        if not begun or transaction["status"] != "AUTHORIZED":
-            raise Refusal(400, f"Transaction can not be paid in status {transaction['status']}")
-        event = add_event(
-            transaction,
-            "CAPTURE",
-            "CAPTURED",
-            self.clock.now(),
-            self.random,
-            amount=transaction["amount"],
-            correlation_request_id=begun[-1]["request_id"],
-        )
-        self.tell(transaction, event=event)
-        return transaction
+        return pay(self, transaction_id)
+
+    def _catch_up(self) -> None:
+        """Carry out what was accepted earlier and is due; bill groups."""
+        self._collecting.catch_up(self)
+        if self.billing.by_itself:
+            self.bill_due()
 
     def void(self, transaction_id: str) -> Json:
         """Take the authorisation back."""

@@ -139,6 +139,7 @@ def grouped_sale(
     channel: str | None = "merchant",
     reference: str = "purchase-1",
     text: str = "Varer etter avtale",
+    quantity: int = 1,
 ) -> Json:
     """Return the body of `POST /v1/sessions/pay` for one purchase that is invoiced with others of its customer.
 
@@ -158,7 +159,7 @@ def grouped_sale(
         "id": "goods",
         "line_id": "1",
         "description": text,
-        "quantity": 1,
+        "quantity": quantity,
         "amount": amount,
         "vat": 25,
         "vat_amount": vat_amount,

@@ -67,11 +67,11 @@ T = TypeVar("T")
 class SqlStore:
     """The record in SQLite or PostgreSQL. `open_store` opens it."""
 
-    def __init__(self, opened: Engines, clock: Clock, readers: ThreadPoolExecutor) -> None:
+    def __init__(self, opened: Engines, clock: Clock, readers: ThreadPoolExecutor, *, patience: float) -> None:
         self._engines = opened
         self._clock = clock
         self._readers = readers
-        self._writer = Writer(opened, clock)
+        self._writer = Writer(opened, clock, patience)
 
     async def close(self) -> None:
         """Finish the writes that were asked for."""

@@ -40,7 +40,7 @@ _TURNS = 2
 
 A commit costs nearly as much for one write as for many, and whoever is about to write comes within a turn or two.
 """
-_PATIENCE = 0.02
+PATIENCE = 0.02
 """Seconds for which writes that are not urgent gather beyond that, while several come at a time."""
 _CROWD = 2  # writes in the last group, from which on several come at a time
 _TRIES = 3
@@ -76,7 +76,8 @@ class _Waiting:
 class Writer:
     """The thread and its queue; start, then `write` from the event loop, then `close`."""
 
-    def __init__(self, opened: Engines, clock: Clock) -> None:
+    def __init__(self, opened: Engines, clock: Clock, patience: float) -> None:
+        self._patience = patience
         self._opened = opened
         self._clock = clock
         self._wrote = False
@@ -109,7 +110,7 @@ class Writer:
         if count < GROUP and turns:
             self._loop.call_soon(self._wait_for_more, count, _TURNS if came else turns - 1)
         elif self._busy and not any(one.write.urgent for one in self._coming):
-            self._timer = self._loop.call_later(_PATIENCE, self._hand_over)
+            self._timer = self._loop.call_later(self._patience, self._hand_over)
         else:
             self._hand_over()
 

@@ -1,15 +1,13 @@
 """The content gate: what a document may not say, and what it may."""
 
-import json
-from datetime import UTC, date, datetime
-from pathlib import Path
+from datetime import date
 
 import pytest
 
 from service.content import contradiction
 from service.delivery import ContentGate, Transaction
 from service.pdf import open_inspector
-from service.simulator.invoices import draw, invoice_of
+from service.simulator.invoices import Invoice, InvoiceLine, draw
 from tests.fakes import a_transaction
 
 HOLD = ContentGate.HOLD
@@ -76,3 +74,30 @@ def test_what_cannot_be_read_follows_the_gate(text: str | None) -> None:
     held, warned = contradiction(text, asked(), HOLD), contradiction(text, asked(), ContentGate.WARN)
     assert (held and held.holds, warned and warned.holds) == (True, False)
     assert contradiction(text, asked(), ContentGate.OFF) is None
+
+
+@pytest.mark.parametrize(("country", "currency"), [("NO", "NOK"), ("SE", "SEK"), ("FI", "EUR"), ("DK", "DKK")])
+async def test_a_real_document(country: str, currency: str) -> None:
+    line = InvoiceLine(text="Sykkel 10042", quantity=1, vat=25, amount=1234550)
+    drawn = Invoice(
+        number="A1B2C-000001",
+        issued=date(2026, 11, 1),
+        due=date(2026, 11, 15),
+        seller="Bjørns Sykkelverksted",
+        buyer=("Nordmann AS", "Storgata 1", "0150 Oslo"),
+        organization_number="923456789",
+        country=country,
+        reference="order-123",
+        lines=(line,),
+        amount=1234550,
+        vat_amount=246910,
+        currency=currency,
+        kid="12345678000001",
+    )
+    async with open_inspector() as inspector:
+        text = (await inspector.inspect(draw(drawn))).text
+    assert contradiction(text, asked(amount=1234550, currency=currency), HOLD) is None
+    for other in (asked("A1B2C-000002", amount=1234550), asked(amount=1234551, currency=currency)):
+        found = contradiction(text, other, HOLD)
+        assert found is not None
+        assert found.holds

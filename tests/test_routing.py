@@ -1,6 +1,7 @@
 """routes.toml: what it may say, every mistake named, which rule fits, and what is warned of."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -132,10 +133,8 @@ def test_all_mistakes_come_together() -> None:
 
 @given(st.text(max_size=200))
 def test_rubbish_is_refused_kindly(text: str) -> None:
-    try:
-        routes(text)
-    except RoutesError as exc:
-        assert exc.problems
+    with suppress(RoutesError):
+        assert routes(text).rules == ()  # a comment, or nothing
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Delivery reports of SMS: proved before anything of them is believed, and told apart whatever their order."""
 
+import base64
+import hmac
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -189,6 +191,19 @@ async def test_what_is_no_token(token: str) -> None:
         desk = await a_desk("gatewayapi", stack)
         with pytest.raises(Forged):
             await desk.read(Call(url="https://x.example", headers={"x-gwapi-signature": token}, body=b"{}"))
+
+
+@pytest.mark.parametrize("head", [b'{"alg":"none"}', b'{"alg":"HS512"}', b"{}", b"x"])
+async def test_a_token_of_another_algorithm_is_forged(head: bytes) -> None:
+    """Though it has the right signature."""
+    claims = json.dumps({"id": 1, "status": "DELIVERED", "userref": INTENT.key}).encode()
+    parts = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, claims))
+    signature = base64.urlsafe_b64encode(hmac.new(SECRET.encode(), parts, "sha256").digest()).rstrip(b"=")
+    headers = {"x-gwapi-signature": b".".join((parts, signature)).decode()}
+    async with AsyncExitStack() as stack:
+        desk = await a_desk("gatewayapi", stack)
+        with pytest.raises(Forged):
+            await desk.read(Call(url="https://x.example", headers=headers, body=b"{}"))
 
 
 async def test_only_the_claims_are_believed() -> None:

@@ -211,7 +211,8 @@ async def open_email(
     """Open the channel with up to `connections` connections to the relay; none is made before the first mail.
 
     `alarm` is told the name of a log event that a person should know. `hostname` is the name we give in EHLO (default:
-    the machine's). `largest` is the most bytes of a document that are attached. Raises `ValueError` for settings that cannot work.
+    the machine's). `largest` is the most bytes of a document that are attached. Raises `ValueError` for settings that
+    cannot work.
     """
     addresses = Addresses(
         mail_from=on_the_wire(mail_from),

@@ -136,7 +136,7 @@ def _look(
     tell: "Callable[[Sequence[Group], dict[str, str | None]], None]",
 ) -> None:
     async def look(store: Store) -> None:
-        from service.comparing import unsettled  # noqa: PLC0415
+        from service.comparing import unsettled, with_invoices  # noqa: PLC0415
         from service.groups import compared, groups_of  # noqa: PLC0415
 
         calendar = _calendar(settings)
@@ -144,7 +144,7 @@ def _look(
         found = [one for one in groups_of(members, calendar) if period is None or one.period == period]
         if customer:
             found = [one for one in found if _is_of(one.key.organization_number, customer)]
-        tell(found, compared(members, calendar))
+        tell(found, compared(await with_invoices(store, members), calendar))
 
     with plain_trouble():
         settings = _settings()
@@ -205,10 +205,9 @@ def _not_one(reference: str, found: Sequence[tuple[Member, ...]], calendar: "Cal
 
 async def _with_neighbours(store: Store, members: tuple[Member, ...]) -> tuple[Member, ...]:
     """Add those of its period, to see what looks like it, and all else that is on its invoices."""
-    around = list(await store.members(Members(period_start=members[0].purchase.period_start)))
-    for invoice in sorted({member.purchase.invoice_id for member in members} - {None}, key=str):
-        around += await store.members(Members(invoice_id=invoice))
-    return tuple({member.purchase.transaction_id: member for member in around}.values())
+    from service.comparing import with_invoices  # noqa: PLC0415
+
+    return await with_invoices(store, await store.members(Members(period_start=members[0].purchase.period_start)))
 
 
 def _judged(

@@ -152,3 +152,18 @@ def test_a_purchase_shows_its_group_and_an_invoice_its_purchases(record: str) ->
     invoice = json.loads(command("show", f"{ACCOUNT}.invoice.{NUMBER}", "--json").stdout)
     assert invoice["purchases"] == [f"{ACCOUNT}.x"]
     assert "Purchases\n" in command("show", f"{ACCOUNT}.invoice.{NUMBER}").stdout
+
+
+def test_half_an_invoice_is_not_compared_with_itself(record: str) -> None:
+    """One purchase of October is billed with November's, which nobody sees who looks at October alone."""
+
+    async def work(store: d.Store) -> None:
+        for one in (member("n1", number="A1B2C-000009"), member("n2", number="A1B2C-000009")):
+            await enter(store, one)
+        await enter(store, member("o", datetime(2026, 10, 11, tzinfo=UTC), number="A1B2C-000009"))
+
+    within(record, work)
+    (october,) = told("list", "--period", "2026-10")
+    (same,) = [one for one in told("list") if one["period"] == "2026-10"]
+    assert october == same
+    assert "billed with 2026-11, expected with 2026-10" in str(october["differences"])

@@ -8,7 +8,7 @@ import click
 
 from service.cli_choice import text
 from service.cli_frame import in_record, load, now, plain_trouble, print_json
-from service.cli_groups_json import coming_json, group_json, member_json, print_csv
+from service.cli_groups_json import COMING, GROUP, MEMBER, coming_json, group_json, member_json, print_csv
 from service.cli_groups_table import details, forecast_table, group_rows, group_table
 from service.delivery import Kind, Member, Members, Store
 
@@ -59,7 +59,7 @@ def list_(*, period: "Period | None", customer: str | None, as_json: bool, as_cs
         if as_json:
             print_json([group_json(group, said) for group in found])
         elif as_csv:
-            print_csv([group_json(group, said) for group in found])
+            print_csv([group_json(group, said) for group in found], GROUP)
         else:
             group_table(found, said)
 
@@ -84,7 +84,7 @@ def forecast(*, period: "Period | None", customer: str | None, as_json: bool, as
         if as_json:
             print_json([coming_json(day) for day in days])
         elif as_csv:
-            print_csv([coming_json(day) for day in days])
+            print_csv([coming_json(day) for day in days], COMING)
         else:
             forecast_table(days, totals(group for group in found if group.state in UNBILLED))
 
@@ -92,23 +92,35 @@ def forecast(*, period: "Period | None", customer: str | None, as_json: bool, as
 
 
 @groups.command()
-@click.argument("reference", metavar="GROUP", callback=text)
+@click.argument("reference", metavar="[GROUP]", required=False, callback=text)
 @_in_period
+@_of_customer
 @_as_json
-def show(*, reference: str, period: "Period | None", as_json: bool) -> None:
+@_as_csv
+def show(*, reference: str | None, period: "Period | None", customer: str | None, as_json: bool, as_csv: bool) -> None:
     """Show one group, its purchases, and in what they were billed otherwise than expected.
 
-    GROUP is the id that the list shows, an invoice number, a transaction id, or an organisation number with --period.
+    GROUP is the id that the list shows, an invoice number, a transaction id, or an organisation number with --period;
+    --period and --customer do without it.
     """
+    if as_json and as_csv:
+        raise click.UsageError("Say --json or --csv.")
+    meant = reference or customer
+    if meant is None:
+        raise click.UsageError("Say which GROUP, or --period and --customer.")
 
     async def look(store: Store) -> None:
-        found = await _named(store, reference, period)
+        found = await _named(store, meant, period)
+        if customer:
+            found = [one for one in found if _is_of(one[0].purchase.organization_number, customer)]
         if len(found) != 1:
-            _not_one(reference, found, calendar)
+            _not_one(meant, found, calendar)
         whole = await _with_neighbours(store, found[0])
         said, group = _judged(whole, calendar, found[0])
         if as_json:
             print_json(group_json(group, said) | {"members": [member_json(one, said) for one in group.members]})
+        elif as_csv:
+            print_csv([member_json(one, said) for one in group.members], MEMBER)
         else:
             click.echo(details(group, said))
 

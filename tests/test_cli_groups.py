@@ -167,3 +167,21 @@ def test_half_an_invoice_is_not_compared_with_itself(record: str) -> None:
     (same,) = [one for one in told("list") if one["period"] == "2026-10"]
     assert october == same
     assert "billed with 2026-11, expected with 2026-10" in str(october["differences"])
+
+
+def test_one_group_as_csv_and_by_its_customer(record: str) -> None:
+    assert record
+    result = run("groups", "show", "--period", "2026-10", "--customer", "923 456 789", "--csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (row,) = csv.DictReader(io.StringIO(result.stdout))
+    assert (row["transaction_id"], row["amount"], row["invoice_number"]) == (f"{ACCOUNT}.x", "50000", NUMBER)
+    assert run("groups", "show", "--csv").exit_code == 2
+    assert run("groups", "show", str(row["transaction_id"]), "--customer", "1").exit_code == 1
+
+
+@pytest.mark.parametrize("what", ["list", "forecast"])
+def test_csv_of_nothing_has_its_head(record: str, what: str) -> None:
+    assert record
+    result = run("groups", what, "--period", "2024-01", "--csv")
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
+    assert "issue_date" in result.stdout

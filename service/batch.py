@@ -56,7 +56,8 @@ def read_batch(text: str, *, public_url: tuple[str, ...], two_step: bool = False
         try:
             creation = merchant_invoice(_document(row), public_url=public_url, two_step=two_step)
         except Mistaken as exc:
-            mistakes += [f"line {line}: {_in_columns(mistake)}" for mistake in exc.mistakes]
+            told = dict.fromkeys(map(_in_columns, exc.mistakes))  # one cell may be two members of the request
+            mistakes += [f"line {line}: {mistake}" for mistake in told]
         else:
             digest = hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest()[:16]
             rows.append(Row(line=line, digest=digest, creation=creation))

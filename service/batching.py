@@ -40,17 +40,25 @@ class Batch:
     async def run(self, told: Callable[[Entry], None]) -> str | None:
         """Bring every line as far as it goes; return why it stopped before the end, if it did.
 
-        `told` hears of each line's entry, those of lines that need nothing, too.
+        `told` hears of each line's entry, those of lines that need nothing, too. An outage must not make every line one
+        that nobody knows of: two lost answers in a row end the run.
         """
+        lost = 0
         for row in self.rows:
             entry = self.results.of(row.creation.reference)
-            if entry is None or is_sent(entry, retry_failed=self.retry_failed):
+            sends = entry is None or is_sent(entry, retry_failed=self.retry_failed)
+            if sends:
                 entry = await self._send(row, entry)
-            elif entry.state in (State.SENDING, State.UNCONFIRMED):
+            elif entry and entry.state in (State.SENDING, State.UNCONFIRMED):
                 entry = await self._resolve(row, entry)
+            assert entry is not None
             told(entry)
             if entry.state is State.NOT_SENT and entry.status == _STOPS:
                 return entry.reason
+            if sends:
+                lost = lost + 1 if entry.state is State.UNCONFIRMED else 0
+            if lost == _LOST_IN_A_ROW:
+                return "Dintero's answers are lost, so that it is not known what was created; run it again later"
         return None
 
     async def _send(self, row: Row, before: Entry | None) -> Entry:
@@ -99,6 +107,7 @@ class Batch:
         return entry
 
 
+_LOST_IN_A_ROW = 2
 _STOPS = "stopped"
 """The status of a line that was not sent because nothing can be just now."""
 

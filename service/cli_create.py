@@ -1,6 +1,7 @@
 """`sessions create` and `invoices create`: checkout sessions, and invoices that the merchant initiates."""
 
 import asyncio
+import errno
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from service.results import Entry
     from service.settings import Settings
 
+_AGAIN = "Look in Dintero's Backoffice; the same file again creates no second one."
+_AGAIN_TWICE = "Look in Dintero's Backoffice BEFORE you run it again: with two steps only a look prevents a second one."
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -152,7 +155,7 @@ async def _create(settings: "Settings", creation: "Creation", *, again: bool) ->
 
 
 def _words(creation: "Creation", created: "Created") -> str:
-    from service.ordering import Result  # noqa: PLC0415
+    from service.ordering import Result, Way  # noqa: PLC0415
 
     known = f"{created.transaction_id} ({created.status})" if created.transaction_id else "no transaction"
     reason = (created.reason or "").rstrip(".")
@@ -161,7 +164,7 @@ def _words(creation: "Creation", created: "Created") -> str:
         Result.EXISTED: f"There already: {known} has the reference {creation.reference}. Nothing was created.",
         Result.FAILED: f"Failed, {known}: {reason}.",
         Result.UNCONFIRMED: f"{reason}. It is NOT KNOWN whether {creation.reference} was created; a look has not "
-        "found it. Look in Dintero's Backoffice; the same file again creates no second one.",
+        f"found it. {_AGAIN_TWICE if creation.way is Way.TWO_STEP else _AGAIN}",
     }[created.result]
 
 
@@ -303,6 +306,12 @@ def _trouble() -> Iterator[None]:
             raise click.exceptions.Exit(1) from None
         except Unusable as exc:
             click.echo(f"{exc}.", err=True)
+            raise click.exceptions.Exit(1) from None
+        except OSError as exc:  # of the result file: nothing else is opened by a name that somebody gave
+            if exc.filename is None and exc.errno != errno.ENOSPC:
+                raise
+            named = f"{exc.filename}: " if exc.filename is not None else ""
+            click.echo(f"The result file cannot be used: {named}{exc.strerror}.", err=True)
             raise click.exceptions.Exit(1) from None
 
 

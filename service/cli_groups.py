@@ -8,7 +8,7 @@ import click
 
 from service.cli_choice import text
 from service.cli_frame import in_record, load, now, plain_trouble, print_json
-from service.cli_groups_json import coming_json, group_json, member_json, print_csv
+from service.cli_groups_json import COMING, GROUP, MEMBER, coming_json, group_json, member_json, print_csv
 from service.cli_groups_table import details, forecast_table, group_rows, group_table
 from service.delivery import Kind, Member, Members, Store
 
@@ -59,7 +59,7 @@ def list_(*, period: "Period | None", customer: str | None, as_json: bool, as_cs
         if as_json:
             print_json([group_json(group, said) for group in found])
         elif as_csv:
-            print_csv([group_json(group, said) for group in found])
+            print_csv([group_json(group, said) for group in found], GROUP)
         else:
             group_table(found, said)
 
@@ -84,7 +84,7 @@ def forecast(*, period: "Period | None", customer: str | None, as_json: bool, as
         if as_json:
             print_json([coming_json(day) for day in days])
         elif as_csv:
-            print_csv([coming_json(day) for day in days])
+            print_csv([coming_json(day) for day in days], COMING)
         else:
             forecast_table(days, totals(group for group in found if group.state in UNBILLED))
 
@@ -92,23 +92,35 @@ def forecast(*, period: "Period | None", customer: str | None, as_json: bool, as
 
 
 @groups.command()
-@click.argument("reference", metavar="GROUP", callback=text)
+@click.argument("reference", metavar="[GROUP]", required=False, callback=text)
 @_in_period
+@_of_customer
 @_as_json
-def show(*, reference: str, period: "Period | None", as_json: bool) -> None:
+@_as_csv
+def show(*, reference: str | None, period: "Period | None", customer: str | None, as_json: bool, as_csv: bool) -> None:
     """Show one group, its purchases, and in what they were billed otherwise than expected.
 
-    GROUP is the id that the list shows, an invoice number, a transaction id, or an organisation number with --period.
+    GROUP is the id that the list shows, an invoice number, a transaction id, or an organisation number with --period;
+    --period and --customer do without it.
     """
+    if as_json and as_csv:
+        raise click.UsageError("Say --json or --csv.")
+    meant = reference or customer
+    if meant is None:
+        raise click.UsageError("Say which GROUP, or --period and --customer.")
 
     async def look(store: Store) -> None:
-        found = await _named(store, reference, period)
+        found = await _named(store, meant, period)
+        if customer:
+            found = [one for one in found if _is_of(one[0].purchase.organization_number, customer)]
         if len(found) != 1:
-            _not_one(reference, found, calendar)
+            _not_one(meant, found, calendar)
         whole = await _with_neighbours(store, found[0])
         said, group = _judged(whole, calendar, found[0])
         if as_json:
             print_json(group_json(group, said) | {"members": [member_json(one, said) for one in group.members]})
+        elif as_csv:
+            print_csv([member_json(one, said) for one in group.members], MEMBER)
         else:
             click.echo(details(group, said))
 
@@ -136,7 +148,7 @@ def _look(
     tell: "Callable[[Sequence[Group], dict[str, str | None]], None]",
 ) -> None:
     async def look(store: Store) -> None:
-        from service.comparing import unsettled  # noqa: PLC0415
+        from service.comparing import unsettled, with_invoices  # noqa: PLC0415
         from service.groups import compared, groups_of  # noqa: PLC0415
 
         calendar = _calendar(settings)
@@ -144,7 +156,7 @@ def _look(
         found = [one for one in groups_of(members, calendar) if period is None or one.period == period]
         if customer:
             found = [one for one in found if _is_of(one.key.organization_number, customer)]
-        tell(found, compared(members, calendar))
+        tell(found, compared(await with_invoices(store, members), calendar))
 
     with plain_trouble():
         settings = _settings()
@@ -205,10 +217,9 @@ def _not_one(reference: str, found: Sequence[tuple[Member, ...]], calendar: "Cal
 
 async def _with_neighbours(store: Store, members: tuple[Member, ...]) -> tuple[Member, ...]:
     """Add those of its period, to see what looks like it, and all else that is on its invoices."""
-    around = list(await store.members(Members(period_start=members[0].purchase.period_start)))
-    for invoice in sorted({member.purchase.invoice_id for member in members} - {None}, key=str):
-        around += await store.members(Members(invoice_id=invoice))
-    return tuple({member.purchase.transaction_id: member for member in around}.values())
+    from service.comparing import with_invoices  # noqa: PLC0415
+
+    return await with_invoices(store, await store.members(Members(period_start=members[0].purchase.period_start)))
 
 
 def _judged(

@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+_DATES = (
+    *("issue_date", "due_date", "issue_date_business_day", "due_date_business_day"),
+    *("payable_until", "certain"),
+)
+GROUP = (
+    *("group", "account_id", "period", "interval", "business_name", "organization_number", "country"),
+    *("customer_reference", "state", "purchases", "voided", "either_period", "amount", "currency"),
+    *_DATES,
+    *("invoice_numbers", "looks_like", "changes", "differences"),
+)
+COMING = (*_DATES, "invoices", "purchases", "amount", "currency")
+MEMBER = (
+    *("transaction_id", "purchased_at", "amount", "currency", "merchant_reference", "counts", "either_period"),
+    *("outcome", "progress", "channel", "invoice_number", "invoice_date", "due_date", "difference"),
+)
+"""The columns of comma-separated values: the names of the JSON, in their order."""
+
+
 def group_json(group: "Group", said: dict[str, str | None]) -> dict[str, Any]:
     """Return a group without its purchases; `said` as in the table."""
     from service.groups import remarks  # noqa: PLC0415
@@ -84,19 +102,19 @@ def member_json(member: Member, said: dict[str, str | None]) -> dict[str, Any]:
     }
 
 
-def print_csv(rows: Sequence[dict[str, Any]]) -> None:
+def print_csv(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     """Print rows under their names; several values of a cell are joined, and none of them is a formula."""
-    if not rows:
-        return
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    writer.writerow(names)  # also above nothing, for whoever imports it
+    writer.writerows([_cell(row[name]) for name in names] for row in rows)
     click.echo(out.getvalue(), nl=False)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return ""
     said = "; ".join(value) if isinstance(value, list) else str(value)
     return f"'{said}" if isinstance(value, str | list) and said.startswith(_FORMULA) else said

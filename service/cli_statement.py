@@ -23,6 +23,8 @@ _WORDS = {
     "expected": "in the record: grouped, its invoice is to come",
     "billed": "in the record: grouped, on an invoice",
     "captured": "in the record: grouped, delivered and captured",
+    "grouped_failed": "in the record: grouped, failed",
+    "grouped_skipped": "in the record: grouped, skipped",
     "open": "in the record: open",
     "not_ours": "not recorded: not ours to deliver",
     "ended": "not recorded: voided, declined, failed or refunded at Dintero",

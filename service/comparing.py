@@ -23,6 +23,15 @@ async def unsettled(store: Store) -> tuple[Member, ...]:
     return tuple(member for member in whole if member.purchase.group in meant)
 
 
+async def with_invoices(store: Store, members: Sequence[Member]) -> tuple[Member, ...]:
+    """Add what else is on their invoices, whatever its group: half an invoice would be compared with itself."""
+    found = {member.purchase.transaction_id: member for member in members}
+    for invoice_id in sorted({member.purchase.invoice_id for member in members} - {None}, key=str):
+        for member in await store.members(Members(invoice_id=invoice_id)):
+            found.setdefault(member.purchase.transaction_id, member)
+    return tuple(found.values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Writes the remarks of an account's purchases; who is told of them, and that once, is up to the concerns."""
@@ -33,11 +42,16 @@ class Comparison:
     holiday_country: str | None = None
 
     async def turn(self, job: Job) -> None:
-        """Compare what is not settled; write what has changed, which may be done twice. Raises `StoreUnavailable`."""
+        """Compare what is not settled; write what has changed, which may be done twice. Raises `StoreUnavailable`.
+
+        What an earlier release, which still runs while this one is rolled out, has skipped is looked at again first.
+        """
+        if again := await self.store.adopt_skipped(self.account_id):
+            _log.info("service.adopted", count=again)
         found = await unsettled(self.store)
         own = [member for member in found if member.purchase.account_id == self.account_id]
         calendar = Calendar(now=job.now, zone=self.timezone, holiday_country=self.holiday_country)
-        await self._write(own, compared(own, calendar))
+        await self._write(own, compared(await with_invoices(self.store, own), calendar))
 
     async def _write(self, members: Sequence[Member], said: dict[str, str | None]) -> None:
         differ = changed = 0

@@ -1398,6 +1398,9 @@ class Store(Protocol):
     async def enter_invoice(self, invoice_id: str, carrier: Delivery, at: datetime) -> None:
         """Enter the delivery of a consolidated invoice, unless it is there; `carrier` is a purchase that shows it."""
 
+    async def adopt_skipped(self, account_id: str) -> int:
+        """Open the grouped transactions again that earlier releases skipped as not theirs; return how many."""
+
     async def members(self, chosen: Members) -> tuple[Member, ...]:
         """Return purchases with their deliveries, the oldest purchase first."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.decide import by_ownership
+from service.decide import OURS, by_ownership
 from service.delivery import BUILT_IN, DecidedBy, Delivery, Explained, Level, Resolution, Standing, Transaction
 from service.privacy import scrub
 from service.purchases import is_grouped
@@ -49,8 +49,9 @@ def destination(
     else:
         level = DecidedBy.SETTING if won.name == BUILT_IN else DecidedBy(won.name)
         verdict = by_ownership(transaction, Resolution(channel=won.value or _KRAVIA, decided_by=level))
-        place = _single(won, by) if verdict is None else _elsewhere(won, verdict.reason or "")
-    said = [place.words, *_unread_above(explained.channel), *_besides(transaction, delivery)]
+        place = _single(won, by) if verdict is None else _elsewhere(won, verdict.reason or "", explained.product_type)
+    ours = is_grouped(explained.product_type) or explained.product_type in OURS
+    said = [place.words, *(_unread_above(explained.channel) if ours else ()), *_besides(transaction, delivery)]
     return Destination(way=place.way, words=" ".join(said))
 
 
@@ -58,7 +59,9 @@ def _single(won: Level, by: str) -> Destination:
     return Destination(way=Way.OURS, words=f"You deliver it, by {by}, and it is captured ({won.name}).")
 
 
-def _elsewhere(won: Level, reason: str) -> Destination:
+def _elsewhere(won: Level, reason: str, product_type: str) -> Destination:
+    if product_type not in OURS:
+        return Destination(way=Way.NOBODY, words=f"It is no invoice of Kravia's, and is skipped here: {reason}.")
     if won.value == _KRAVIA:
         return Destination(way=Way.KRAVIA, words=f"Kravia delivers it; it is skipped here: {reason}.")
     return Destination(way=Way.NOBODY, words=f"It is skipped here, and nobody knows who delivers it: {reason}.")

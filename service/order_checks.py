@@ -135,8 +135,9 @@ def _item(notes: Notes, item: Any, path: str, place: int) -> Json:
         notes.wrong(path, "must be an object (a table)")
         return {"line_id": f"?{place}"}
     notes.spelling(item, _ITEM, path)
-    line_id = str(item.get("line_id", place + 1))
-    line: Json = {**item, "line_id": line_id, "id": str(item.get("id", line_id)), "quantity": item.get("quantity", 1)}
+    given = {name: value for name, value in item.items() if value is not None}
+    line_id = str(given.get("line_id", place + 1))
+    line: Json = {"quantity": 1, **given, "line_id": line_id, "id": str(given.get("id", line_id))}
     line["description"] = notes.text(line.get("description"), f"{path}.description")
     quantity = line["quantity"]
     if isinstance(quantity, bool) or not isinstance(quantity, int | float) or not 0 < quantity <= _LARGEST:

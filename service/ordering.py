@@ -6,6 +6,7 @@ Pure: nothing is read or sent here. Facts in dintero-api.md, sections 2, 5 and 8
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, time
 from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -253,9 +254,14 @@ def _made(notes: Notes, way: Way, body: Json, order: Json, **more: Any) -> Creat
     )
 
 
+def _iso(value: object) -> str:
+    """Return what TOML has and JSON has not, a time, as ISO 8601 has it."""
+    return value.isoformat() if isinstance(value, date | time) else str(value)
+
+
 def _json(document: Json) -> str:
     try:
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_iso)
         text.encode()
     except ValueError as exc:  # not a number, infinity, half a character: in what we do not look at
         raise Mistaken((f"the document: holds what JSON cannot carry ({type(exc).__name__})",)) from exc
@@ -324,7 +330,7 @@ def _options(notes: Notes, product: str, given: Json, at: str, *, checkout: bool
     notes.spelling(given, ("type", "payability", *_OPTIONS), at.rstrip("."))
     options = {name: value for name, value in given.items() if name not in ("interval", "type")}
     options["enabled"] = _truth(notes, given.get("enabled", True), f"{at}enabled")
-    days = given.get("days_until_due", _DAYS)
+    days = _DAYS if given.get("days_until_due") is None else given["days_until_due"]
     options["days_until_due"] = notes.whole(days, f"{at}days_until_due", least=0, most=_LAST_DUE)
     channel = given.get("invoice_channel")
     if channel is not None and channel not in _CHANNELS:

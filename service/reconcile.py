@@ -93,25 +93,26 @@ def would_be_held(transaction: Transaction, account_id: str, rules: Rules, born_
     return verdict.reason if verdict and verdict.held else None
 
 
-def spans(now: datetime, whole_at: datetime | None, zone: ZoneInfo | None = None) -> tuple[Span, ...]:
+def spans(now: datetime, whole_at: datetime | None) -> tuple[Span, ...]:
     """Return what a turn looks through: the last 24 hours, and (last done at `whole_at`) once a day 30 days.
 
-    The longer one comes second and leaves out the first, so that what keeps it from ending keeps nobody waiting. The
-    first time ever, purchases are looked for from the first day (in `zone`) of the current quarter on: a session may
-    say that they are billed by the quarter, whatever the setting.
+    The longer one comes second and leaves out the first, so that what keeps it from ending keeps nobody waiting.
     """
     recent = Span(since=now - RECENT)
     if whole_at is not None and now - whole_at < WHOLE_EVERY:
         return (recent,)
-    whole = Span(since=now - WHOLE, until=recent.since)
-    first = None if zone is None or whole_at is not None else _first_of_quarter(now, zone)
-    if first is None or first >= whole.since:
-        return (recent, whole)
-    return (recent, whole, Span(since=first, until=whole.since, grouped_only=True))
+    return (recent, Span(since=now - WHOLE, until=recent.since))
 
 
-def _first_of_quarter(now: datetime, zone: ZoneInfo) -> datetime:
-    return local_midnight(period_of(now, Interval.QUARTERLY, zone).start, zone) - NEAR
+def first_look(now: datetime, zone: ZoneInfo) -> Span | None:
+    """Return what is looked through for purchases once in a record's life, beyond what is looked through anyway.
+
+    That is from the first day (in `zone`) of the current quarter on: a session may say that they are billed by the
+    quarter, whatever the setting.
+    """
+    since = local_midnight(period_of(now, Interval.QUARTERLY, zone).start, zone) - NEAR
+    until = now - WHOLE
+    return Span(since=since, until=until, grouped_only=True) if since < until else None
 
 
 def progress(seen: Sequence[datetime], span: Span, now: datetime) -> float:

@@ -24,10 +24,12 @@ from service.delivery import (
 )
 from service.metrics import Metrics
 from service.purchases import is_grouped
-from service.reconcile import Found, Meaning, Span, meaning, spans
+from service.reconcile import Found, Meaning, Span, first_look, meaning, spans
 
 LEASE = 1800.0
 """Seconds that a turn may take; how long others wait for one whose process died."""
+FIRST_LOOK = "first_purchases"
+_NEVER_AGAIN = 100 * 365 * 86400.0
 _log = structlog.get_logger()
 
 
@@ -133,15 +135,32 @@ class Reconciler:
         if any(pause.lane == PROVIDER_LANE for pause in await self._store.pauses(self._account_id)):
             return job.note
         whole_at = _moment(job.note)
-        for span in spans(job.now, whole_at, self._timezone):
-            seen = entered = 0
-            async for page in self.look(span):
-                seen += len(page)
-                entered += await self.enter(page)
-            _log.info("service.reconciled", since=span.since.isoformat(timespec="seconds"), seen=seen, entered=entered)
-            if span.until is not None and not span.grouped_only:
+        for span in spans(job.now, whole_at):
+            await self._go_through(span)
+            if span.until is not None:
                 whole_at = job.now
+        await self._look_for_purchases(job.now)
         return None if whole_at is None else whole_at.isoformat()
+
+    async def _go_through(self, span: Span) -> None:
+        seen = entered = 0
+        async for page in self.look(span):
+            seen += len(page)
+            entered += await self.enter(page)
+        _log.info("service.reconciled", since=span.since.isoformat(timespec="seconds"), seen=seen, entered=entered)
+
+    async def _look_for_purchases(self, now: datetime) -> None:
+        """Look for grouped purchases of the current quarter, once in a record's life: a job that comes due no more."""
+        job = await self._store.take_job(FIRST_LOOK, every=_NEVER_AGAIN, lease=LEASE) if self._timezone else None
+        if job is None or self._timezone is None:
+            return
+        done = False
+        try:
+            if span := first_look(now, self._timezone):
+                await self._go_through(span)
+            done = True
+        finally:
+            await self._store.end_job(job, done=done)
 
 
 def _moment(note: str | None) -> datetime | None:

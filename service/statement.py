@@ -17,9 +17,11 @@ _ENDED = frozenset({Standing.VOIDED, Standing.DECLINED, Standing.FAILED, Standin
 class Explanation(StrEnum):
     """Why a listed transaction needs no callback any more; or that there is no reason."""
 
-    EXPECTED = "expected"  # this and the next two: a grouped purchase in the record, whose invoice is to come
+    EXPECTED = "expected"  # this and the next four: a grouped purchase in the record, whose invoice is to come
     BILLED = "billed"  # it shows its invoice, which is to be delivered, or Kravia delivers
     CAPTURED = "captured"  # its invoice was delivered, and it is captured
+    GROUPED_FAILED = "grouped_failed"  # a grouped purchase that needs a person
+    GROUPED_SKIPPED = "grouped_skipped"  # one whose invoice Kravia was to deliver, and which never showed one
     COMPLETED = "completed"  # this and the next four are outcomes in the record
     OPEN = "open"
     SKIPPED = "skipped"
@@ -77,11 +79,18 @@ def _of_purchase(transaction: Transaction, recorded: Delivery) -> Explanation | 
     """Say how far a grouped purchase is; None of what is none, and of one that ended otherwise."""
     if recorded.kind is not Kind.PURCHASE:
         return None
+    if recorded.voided_at is not None or transaction.standing is Standing.VOIDED:
+        return Explanation.CANCELLED  # it has left its group, also when it was captured before
     if recorded.outcome is Outcome.COMPLETED:
         return Explanation.CAPTURED
     if recorded.outcome in (Outcome.OPEN, Outcome.SKIPPED) and transaction.invoice_number:
         return Explanation.BILLED
-    return Explanation.EXPECTED if recorded.outcome is Outcome.OPEN else None
+    of_outcome = {
+        Outcome.OPEN: Explanation.EXPECTED,
+        Outcome.FAILED: Explanation.GROUPED_FAILED,
+        Outcome.SKIPPED: Explanation.GROUPED_SKIPPED,
+    }
+    return of_outcome.get(recorded.outcome)
 
 
 def statement(transactions: Iterable[Transaction], recorded: Iterable[Delivery]) -> Statement:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes
 
-from service.delivery import NOTICE_ROUND, Delivery, Outcome, Purpose, Send, Settled
+from service.delivery import NOTICE_ROUND, Delivery, Kind, Outcome, Purpose, Send, Settled
 from service.simulator.collecting import CaptureSeen
 from service.simulator.documents import Json, collection_begun
 from service.simulator.mail import Mail
@@ -36,20 +36,24 @@ def check(
     transactions: Mapping[str, Json],
     *,
     after_delivery: bool,
+    on_invoice: Mapping[str, frozenset[str]] | None = None,
 ) -> None:
-    """Raise `AssertionError` for the first promise that is broken; nothing may be under way any more."""
+    """Raise `AssertionError` for the first promise that is broken; nothing may be under way any more.
+
+    `on_invoice` are the transactions on each consolidated invoice: its mail is the mail of all of them.
+    """
     for delivery in deliveries:
         assert delivery.outcome is not Outcome.OPEN, f"not settled: {delivery}"
         assert delivery.outcome is Outcome.COMPLETED or delivery.reason, f"closed without a reason: {delivery}"
         _sent_as_recorded(witness, delivery, sends[delivery.id])
-        if delivery.outcome is Outcome.COMPLETED:
+        if delivery.outcome is Outcome.COMPLETED and delivery.kind is not Kind.GROUPED:
             assert set(delivery.progress) == {"delivered", "captured"}, delivery
             transaction = transactions[delivery.transaction_id]
             assert collection_begun(transaction) or transaction["status"] == "AUTHORIZATION_VOIDED", delivery
     captured = Counter(id_ for kind, id_ in witness.seen if kind == "capture")
     assert max(captured.values(), default=0) <= 1, f"captured twice: {captured.most_common(3)}"
-    transaction_of = {d.id: d.transaction_id for d in deliveries}
-    of_mail = {send.message_id: transaction_of[i] for i, found in sends.items() for send in found}
+    about = {d.id: frozenset({d.transaction_id}) for d in deliveries} | dict(on_invoice or {})
+    of_mail = {send.message_id: about[i] for i, found in sends.items() for send in found}
     notices = {send.message_id for found in sends.values() for send in found if send.round == NOTICE_ROUND}
     _in_order(witness, of_mail, notices, after_delivery=after_delivery)
 
@@ -74,14 +78,16 @@ def _sent_as_recorded(witness: Witness, delivery: Delivery, sends: Sequence[Send
     assert len(rounds) <= 1 + witness.asked[delivery.transaction_id], f"sent in {rounds}, and nobody asked: {delivery}"
 
 
-def _in_order(witness: Witness, of_mail: Mapping[str, str], notices: set[str], *, after_delivery: bool) -> None:
+def _in_order(
+    witness: Witness, of_mail: Mapping[str, frozenset[str]], notices: set[str], *, after_delivery: bool
+) -> None:
     sent: set[str] = set()
     captured: set[str] = set()
     for kind, id_ in witness.seen:
         if kind == "mail":
             assert id_ in of_mail, f"a mail that the record does not know: {id_}"
             if id_ not in notices:  # which deliver no invoice
-                sent.add(of_mail[id_])
+                sent |= of_mail[id_]
         else:
             captured.add(id_)
             in_time = not after_delivery or id_ in sent | witness.stated

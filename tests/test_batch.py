@@ -44,11 +44,9 @@ def test_every_mistake_of_every_line_is_told_by_column() -> None:
     lines = [line("a", "299.00"), line("b", "29900 "), line("b"), line("", "1e3"), "x,y"]
     assert read("\n".join((HEAD, *lines))) == [
         "line 2: amount_minor: is no whole number; money is in minor units, 29900 for 299.00",
-        "line 2: amount_minor: is no whole number; money is in minor units, 29900 for 299.00",
         "line 4: merchant_reference: is that of line 3, too",
         "line 5: amount_minor: is no whole number; money is in minor units, 29900 for 299.00",
         "line 5: merchant_reference: is missing",
-        "line 5: amount_minor: is no whole number; money is in minor units, 29900 for 299.00",
         "line 6: has 2 cells, and the head has 16",
     ]
 
@@ -334,3 +332,14 @@ async def test_a_voided_transaction_keeps_its_reference(peer: Peer, result: Path
         assert again == {"a": "failed"}
         assert known(result)["a"].reason == "the merchant reference is a voided transaction's; use another"
     assert len(peer.transactions) == 1
+
+
+async def test_an_outage_ends_the_run_and_leaves_the_rest_unsent(peer: Peer, result: Path) -> None:
+    references = ["a", "b", "c", "d", "e"]
+    peer.trouble = dict.fromkeys(references, 503)
+    assert await run(peer, result, batch(*references)) == {"a": "unconfirmed", "b": "unconfirmed"}
+    peer.trouble.clear()
+    # Those two are looked up, and never sent again; the rest is.
+    again = await run(peer, result, batch(*references))
+    assert [again[one] for one in references] == ["unconfirmed", "unconfirmed", "created", "created", "created"]
+    assert (peer.created(), len(peer.posts())) == (["c", "d", "e"], 5)

@@ -183,6 +183,13 @@ async def test_a_client_that_is_refused_stops_the_batch(hand: Hand) -> None:
     assert "Stopped: Dintero answered 403" in err
 
 
+async def test_a_result_file_that_cannot_be_is_said_kindly(hand: Hand) -> None:
+    file = hand.write("batch.csv", batch("a"))
+    _, err = await hand.run("invoices", "create", file, "--yes", "--result", "missing/x.csv", status=1)
+    assert err.startswith("The result file cannot be used: ")
+    assert hand.peer.created() == []
+
+
 @pytest.mark.parametrize("options", [("--yes",), ("--result", "x.csv"), ("--profile", "p1")])
 async def test_options_of_the_other_kind_are_refused(hand: Hand, options: tuple[str, ...]) -> None:
     await hand.run("invoices", "create", hand.write("a.json", document()), *options, status=2)

@@ -152,3 +152,36 @@ def test_a_purchase_shows_its_group_and_an_invoice_its_purchases(record: str) ->
     invoice = json.loads(command("show", f"{ACCOUNT}.invoice.{NUMBER}", "--json").stdout)
     assert invoice["purchases"] == [f"{ACCOUNT}.x"]
     assert "Purchases\n" in command("show", f"{ACCOUNT}.invoice.{NUMBER}").stdout
+
+
+def test_half_an_invoice_is_not_compared_with_itself(record: str) -> None:
+    """One purchase of October is billed with November's, which nobody sees who looks at October alone."""
+
+    async def work(store: d.Store) -> None:
+        for one in (member("n1", number="A1B2C-000009"), member("n2", number="A1B2C-000009")):
+            await enter(store, one)
+        await enter(store, member("o", datetime(2026, 10, 11, tzinfo=UTC), number="A1B2C-000009"))
+
+    within(record, work)
+    (october,) = told("list", "--period", "2026-10")
+    (same,) = [one for one in told("list") if one["period"] == "2026-10"]
+    assert october == same
+    assert "billed with 2026-11, expected with 2026-10" in str(october["differences"])
+
+
+def test_one_group_as_csv_and_by_its_customer(record: str) -> None:
+    assert record
+    result = run("groups", "show", "--period", "2026-10", "--customer", "923 456 789", "--csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (row,) = csv.DictReader(io.StringIO(result.stdout))
+    assert (row["transaction_id"], row["amount"], row["invoice_number"]) == (f"{ACCOUNT}.x", "50000", NUMBER)
+    assert run("groups", "show", "--csv").exit_code == 2
+    assert run("groups", "show", str(row["transaction_id"]), "--customer", "1").exit_code == 1
+
+
+@pytest.mark.parametrize("what", ["list", "forecast"])
+def test_csv_of_nothing_has_its_head(record: str, what: str) -> None:
+    assert record
+    result = run("groups", what, "--period", "2024-01", "--csv")
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
+    assert "issue_date" in result.stdout

@@ -406,3 +406,25 @@ async def test_what_cannot_be_read_is_said() -> None:
     missing = await asyncio.to_thread(run, "explain", ID)
     assert missing.exit_code == 1
     assert "404" in missing.stderr
+
+
+async def test_without_a_record_dintero_is_asked(
+    at_provider: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DELIVERY_DATABASE_URL", f"sqlite:///{tmp_path / 'nowhere.db'}")
+    at_provider.on(
+        f"/checkout/v1/transactions/{ID}",
+        json_reply({"id": ID, "status": "AUTHORIZED", "payment_product_type": SINGLE, "session": {"id": "s"}}),
+    )
+    at_provider.on(CHECKOUT, json_reply(own(SINGLE, invoice_channel="merchant")))
+    result = await asyncio.to_thread(run, "explain", ID)
+    assert (result.exit_code, "You deliver it" in result.output) == (0, True), result.output
+
+
+def test_another_product_is_nobodys_invoice(folder: Path) -> None:
+    (folder / "card.json").write_text(
+        json.dumps({"id": "T1.a", "payment_product_type": "card.card", "status": "AUTHORIZED"})
+    )
+    result = run("explain", "card.json")
+    assert "It is no invoice of Kravia's, and is skipped here" in result.output
+    assert "says otherwise" not in result.output

@@ -10,6 +10,8 @@ from structlog.testing import capture_logs
 from service.capture import capture_reference
 from service.decide import Rules
 from service.delivery import (
+    RECONCILE,
+    Arrival,
     Condition,
     GroupAddresses,
     Members,
@@ -350,3 +352,17 @@ async def test_no_sum_is_told_before_every_purchase_is_read(bench: Bench) -> Non
     away.clear()
     await settle(bench, 30, 300)
     assert await the_sum(bench) == 4 * 50000
+
+
+async def test_one_that_was_skipped_earlier_and_is_collected_by_now_is_held(bench: Bench) -> None:
+    """Adopted after an upgrade: who delivered it, and captured it by hand, did so without us."""
+    await bought(bench)
+    bench.payments.add(a_purchase("p1", bench.clock.now()))
+    await at(bench, billed_at(bench))
+    bill(bench, "p1", due_date=LATE)
+    bench.payments.begin(f"{ACCOUNT}.p1", "by hand")
+    arrival = Arrival(transaction_id=f"{ACCOUNT}.p1", account_id=ACCOUNT, at=bench.clock.now(), source=RECONCILE)
+    await bench.store.receive(arrival)
+    await settle(bench)
+    assert (bench.channel.sent, bench.payments.captures) == ([], [])
+    assert (await found(bench, f"invoice.{NUMBER}")).is_held

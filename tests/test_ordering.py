@@ -1,6 +1,7 @@
 """From a merchant's document to what is sent, and every mistake by its path."""
 
 import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,19 @@ def test_every_public_url_of_ours_is_ours() -> None:
     made = merchant_invoice(given, public_url=(PUBLIC, other))
     assert made.warnings == ()
     assert json.loads(made.body)["session"]["url"]["callback_url"] == CALLBACK.replace(PUBLIC, other)
+
+
+def test_what_is_null_counts_as_left_out() -> None:
+    given = document(days_until_due=None)
+    given["order"]["items"][0] |= {"line_id": None, "id": None, "quantity": None}
+    body = json.loads(invoice(given).body)
+    (item,) = body["session"]["order"]["items"]
+    assert (item["line_id"], item["id"], item["quantity"]) == ("1", "1", 1)
+    assert body["payment"]["days_until_due"] == 14
+
+
+def test_a_time_of_toml_is_sent_as_iso_8601_has_it() -> None:
+    given = document()
+    given["order"]["discount_codes"] = [datetime(2026, 1, 1, 10, tzinfo=UTC), date(2026, 1, 2)]
+    order = json.loads(invoice(given).body)["session"]["order"]
+    assert order["discount_codes"] == ["2026-01-01T10:00:00+00:00", "2026-01-02"]

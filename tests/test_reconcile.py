@@ -33,7 +33,7 @@ from service.delivery import (
     TransientFailure,
 )
 from service.metrics import Metrics
-from service.reconcile import Found, Meaning, Span, meaning, progress, spans, would_be_held
+from service.reconcile import Found, Meaning, Span, first_look, meaning, progress, spans, would_be_held
 from service.reconciling import Reconciler, listed
 from service.store import SqlStore, open_store
 from tests.fakes import ACCOUNT, FakePayments, MovedClock, a_delivery, a_transaction
@@ -125,11 +125,37 @@ def test_a_purchase_is_never_held() -> None:
 
 
 def test_the_first_look_goes_back_to_the_quarters_first_day_for_purchases() -> None:
-    (recent, whole, first) = spans(NOW, None, RULES.timezone)
-    assert (recent, whole) == spans(NOW, None)
-    assert first == Span(since=datetime(2026, 9, 30, 19, tzinfo=UTC), until=whole.since, grouped_only=True)
-    assert spans(NOW, NOW - timedelta(days=2), RULES.timezone) == (recent, whole)
-    assert len(spans(datetime(2026, 10, 12, tzinfo=UTC), None, RULES.timezone)) == 2
+    _, whole = spans(NOW, None)
+    since = datetime(2026, 9, 30, 19, tzinfo=UTC)
+    assert first_look(NOW, RULES.timezone) == Span(since=since, until=whole.since, grouped_only=True)
+    assert first_look(datetime(2026, 10, 12, tzinfo=UTC), RULES.timezone) is None
+
+
+@pytest.mark.parametrize("note", [None, NOW.isoformat()], ids=["new", "upgraded"])
+async def test_the_first_look_for_purchases_is_done_once_also_after_an_upgrade(
+    store: SqlStore, clock: MovedClock, note: str | None
+) -> None:
+    """A record in which an earlier release has reconciled for months has had no such look either."""
+    while first_look(clock.now(), RULES.timezone) is None:  # the quarter is younger than what is looked through anyway
+        clock.advance(10 * 86400)
+    payments = FakePayments(clock)
+    reconciler = Reconciler(
+        store=store,
+        payments=payments,
+        clock=clock,
+        metrics=Metrics(),
+        account_id=ACCOUNT,
+        holds=lambda _transaction, _born_at: None,
+        timezone=RULES.timezone,
+    )
+    for _ in range(3):
+        job = await store.take_job("reconcile", every=0.001, lease=60)
+        assert job is not None
+        await store.end_job(job, done=True, note=await reconciler.turn(replace(job, note=note)))
+        clock.advance(3600)
+    first = first_look(clock.now(), RULES.timezone)
+    assert first is not None
+    assert [since for since, _, _ in payments.listed].count(first.since) == 1
 
 
 def test_a_void_that_is_known_is_not_looked_for_again() -> None:

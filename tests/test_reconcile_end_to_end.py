@@ -15,7 +15,7 @@ import pytest
 from service.capture import capture_reference
 from service.delivery import Outcome, Step
 from service.dintero.reading import moment
-from service.reconcile import RECENT, spans
+from service.reconcile import RECENT, first_look, spans
 from service.serving import listen
 from service.simulator.mail import Behaviour, Phase
 from service.simulator.sales import sale
@@ -48,7 +48,7 @@ def first_looks(shop: Shop) -> list[str]:
     first, _ = asked[0]
     assert first is not None
     now = first + RECENT
-    due = spans(now, None, TIMEZONE)
+    due = (*spans(now, None), *filter(None, (first_look(now, TIMEZONE),)))
     names: dict[tuple[datetime | None, datetime | None], str] = {
         (span.since, span.until): name for span, name in zip(due, ("day", "days", "quarter"), strict=False)
     }

@@ -1,6 +1,7 @@
 """The provider's list against the record: what explains what, the sums, and the whole over many pages."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -70,10 +71,10 @@ def test_what_is_not_recorded_explains_itself_or_not(changes: dict[str, Any], wh
         (Outcome.OPEN, None, Explanation.EXPECTED),
         (Outcome.OPEN, "A1", Explanation.BILLED),
         (Outcome.SKIPPED, "A1", Explanation.BILLED),  # Kravia delivers it
-        (Outcome.SKIPPED, None, Explanation.SKIPPED),
+        (Outcome.SKIPPED, None, Explanation.GROUPED_SKIPPED),
         (Outcome.COMPLETED, "A1", Explanation.CAPTURED),
         (Outcome.CANCELLED, None, Explanation.CANCELLED),
-        (Outcome.FAILED, "A1", Explanation.FAILED),
+        (Outcome.FAILED, "A1", Explanation.GROUPED_FAILED),
     ],
 )
 def test_a_grouped_purchase_is_explained_by_how_far_it_is(
@@ -81,6 +82,13 @@ def test_a_grouped_purchase_is_explained_by_how_far_it_is(
 ) -> None:
     listed = a_transaction(product_type="kravia.invoice_b2b_grouped", invoice_number=number)
     assert explanation(listed, a_delivery(kind=Kind.PURCHASE, outcome=outcome)) is why
+
+
+def test_a_purchase_that_was_voided_has_left_its_group_whatever_it_was() -> None:
+    listed = a_transaction(product_type="kravia.invoice_b2b_grouped", invoice_number="A1")
+    done = a_delivery(kind=Kind.PURCHASE, outcome=Outcome.COMPLETED)
+    assert explanation(replace(listed, standing=Standing.VOIDED), done) is Explanation.CANCELLED
+    assert explanation(listed, replace(done, voided_at=listed.read_at)) is Explanation.CANCELLED
 
 
 def test_sums_are_by_explanation_and_currency() -> None:

@@ -10,6 +10,7 @@ from alembic.config import Config
 from sqlalchemy import insert, text
 
 from service.delivery import (
+    RECONCILE,
     DecidedBy,
     Delivery,
     Entry,
@@ -173,3 +174,28 @@ async def test_what_earlier_releases_skipped_is_looked_at_again(empty_database_u
         assert (again.delivery.id, again.delivery.outcome) == (f"{ACCOUNT}.0", Outcome.OPEN)
         assert (again.delivery.reason, again.delivery.closed_at) == (None, None)
         await store.receive(arrival(2))
+
+
+async def test_what_an_earlier_release_skips_after_the_upgrade_is_opened_again(store: SqlStore) -> None:
+    grouped = "kravia.invoice_b2b_grouped"
+    old = f"{grouped} is not delivered here"
+    for number, (product, reason) in enumerate(
+        [
+            (grouped, old),
+            ("kravia.invoice_b2b", "kravia.invoice_b2b is not delivered here"),
+            (grouped, "never completed by the customer"),
+        ]
+    ):
+        await store.receive(arrival(number))
+        (claim,) = await claim_all(store)
+        skipped = replace(claim.delivery, outcome=Outcome.SKIPPED, product_type=product, reason=reason, closed_at=AT)
+        await store.save(claim, skipped, NEVER_DUE)
+    assert await store.adopt_skipped("T00000000") == 0
+    assert await store.adopt_skipped(ACCOUNT) == 1
+    (again,) = await claim_all(store)
+    assert (again.delivery.id, again.delivery.outcome) == (f"{ACCOUNT}.0", Outcome.OPEN)
+    assert again.delivery.source == RECONCILE
+    # One that is ours by now, and billed by Kravia, ends as skipped for good.
+    await store.record_purchase(again, purchase(0))
+    await store.save(again, replace(again.delivery, outcome=Outcome.SKIPPED, reason=old, closed_at=AT), NEVER_DUE)
+    assert await store.adopt_skipped(ACCOUNT) == 0

@@ -106,6 +106,7 @@ def settings_for(folder: str, url: str, running: Running, mail: MailServer) -> d
         "BRAND_WEBSITE": "https://nordlys-interior.example",
         "RETRY_DELAYS": "1,2,5,10",
         "GROUP_NOTICE": "true",
+        "SILENCE_HOURS": "0",  # when the clock is moved nobody calls for days
         "LOG_LEVEL": "error",
     }
     return {f"DELIVERY_{name}": value for name, value in settings.items()}

@@ -182,6 +182,12 @@ class SqlStore:
         _usable(invoice_id)
         await self._change(invoice_id, partial(purchases.enter_invoice, invoice_id=invoice_id, carrier=carrier, at=at))
 
+    async def adopt_skipped(self, account_id: str) -> int:
+        """As `Store.adopt_skipped`."""
+        return await self._writer.write(
+            Write(apply=lambda book: purchases.adopt_skipped(book.connection, account_id, book.shift), alone=True)
+        )
+
     async def members(self, chosen: Members) -> tuple[Member, ...]:
         """As `Store.members`."""
         return await self._read(partial(purchases.members, chosen=chosen, shift=shift(self._clock)))

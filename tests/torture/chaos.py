@@ -74,6 +74,7 @@ class Chaos:
             (2, self._mend_answers),
             (2, self._void_or_pay),
             (2, self._operate),
+            (2, self._bill),
             (2, database),
         ]
 
@@ -118,6 +119,11 @@ class Chaos:
         provider, id_ = self._site.running.provider, self._random.choice(self._site.sold)
         with suppress(Refusal):
             self._random.choice((provider.void, provider.pay))(id_)
+
+    async def _bill(self) -> None:
+        """Bill what was bought until now: what comes later to one of these groups gets an invoice of its own."""
+        with suppress(StoreUnavailable):
+            await self._site.bill()
 
     async def _operate(self) -> None:
         """Do what an operator does, on any delivery."""

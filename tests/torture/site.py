@@ -5,8 +5,11 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+
+from sqlalchemy import update
 
 from service.clock import SystemClock
 from service.delivery import Delivery, Outcome
@@ -16,9 +19,12 @@ from service.simulator.faults import Faults
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.sales import Buyer, sale
 from service.store import SqlStore, open_store
+from service.store.engines import engines
+from service.store.tables import jobs
 from tests.processes import answers, running
 from tests.promises import Witness, check
 from tests.stage import OPTIONS, environment
+from tests.torture import groups
 from tests.torture.door import open_door
 
 SETTINGS = {
@@ -30,6 +36,7 @@ SETTINGS = {
     "DELIVERY_STOP_GRACE": "3",
 }
 _SETTLE_SECONDS = 300
+_GROUPED = 0.35  # of the sales
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,9 +94,15 @@ class Site:
     url: str
     database_url: str
     sold: list[str] = field(default_factory=list)
+    bought: list[str] = field(default_factory=list)  # those of the sold that are billed together
 
     async def sell(self) -> None:
         """Make a sale; the provider calls back in the background."""
+        if self.random.random() < _GROUPED:
+            callback_url = f"{self.url}/callback?{OPTIONS}"
+            self.bought.append(groups.sell(self.running.provider, callback_url, len(self.bought), self.random))
+            self.sold.append(self.bought[-1])
+            return
         number = len(self.sold)
         buyer: Buyer = "business" if number % 3 else "consumer"
         channel = "merchant" if self.random.random() < 0.9 else "kravia"
@@ -112,13 +125,34 @@ class Site:
                 replica.send(signal.SIGCONT)
                 await replica.up.wait()
             await self.running.caller.idle()
+            await self.bill()
             while left := await self._unsettled():
                 say(f"{self.name}: {left} of {len(self.sold)} not settled yet")
                 await asyncio.sleep(2)
-        return await self.store.known(self.sold)
+                await self.look_at_purchases()
+        return await self._all()
+
+    async def bill(self) -> None:
+        """Have what was bought until now billed, and one of it looked at."""
+        bills = self.running.provider.bill_due()
+        await self._look([self.random.choice(bill.transactions) for bill in bills])
+
+    async def look_at_purchases(self) -> None:
+        """Have those looked at that are open."""
+        known = await self.store.known(self.bought)
+        await self._look([delivery.id for delivery in known if delivery.outcome is Outcome.OPEN])
+
+    async def _look(self, transaction_ids: list[str]) -> None:
+        provider = self.running.provider
+        await groups.look(self.store, provider.account_id, transaction_ids, provider.clock.now())
+
+    async def _all(self) -> tuple[Delivery, ...]:
+        single = await self.store.known(self.sold)
+        found = await groups.invoices(self.store, await self.store.known(self.bought))
+        return (*single, *(delivery for delivery, _ in found.values()))
 
     async def _unsettled(self) -> int:
-        deliveries = await self.store.known(self.sold)
+        deliveries = await self._all()
         unknown = len(self._acknowledged() - {delivery.transaction_id for delivery in deliveries})
         return unknown + sum(delivery.outcome is Outcome.OPEN for delivery in deliveries)
 
@@ -136,7 +170,11 @@ class Site:
         lost = self._acknowledged() - {delivery.transaction_id for delivery in deliveries}
         assert not lost, f"acknowledged and lost: {lost}"
         sends = {delivery.id: await self.store.sends(delivery.id) for delivery in deliveries}
-        check(self.witness, deliveries, sends, self.running.provider.transactions, after_delivery=True)
+        provider = self.running.provider
+        found = await groups.invoices(self.store, await self.store.known(self.bought))
+        on_invoice = {id_: on for id_, (_, on) in found.items()}
+        check(self.witness, deliveries, sends, provider.transactions, after_delivery=True, on_invoice=on_invoice)
+        groups.check_sums(provider.billing.bills, found, provider.transactions)
 
 
 @asynccontextmanager
@@ -152,10 +190,12 @@ async def open_site(
         provider = open_provider(clock=clock, faults=faults, callback_schedule=(0.3, 1.0, 2.0, 5.0))
         running_ = await stack.enter_async_context(provider)
         running_.provider.captured = witness.capture
+        running_.provider.billing.by_itself = False
         ports = [_free_port() for command in commands if command == "serve"]
         url = await stack.enter_async_context(open_door(ports, Random(2)))
-        settings = environment(running_, mail, public_url=url, database_url=database_url) | SETTINGS
+        settings = environment(running_, mail, public_url=url, database_url=database_url) | SETTINGS | groups.SETTINGS
         store = await stack.enter_async_context(open_store(database_url, clock=clock))
+        await asyncio.to_thread(_age, database_url)
         replicas = _replicas(commands, list(ports), settings, folder)
         for replica in replicas:
             stack.push_async_callback(_gone, asyncio.create_task(replica.keep()), replica)
@@ -192,6 +232,15 @@ async def _gone(task: asyncio.Task[None], replica: Replica) -> None:
     replica.wanted = False
     replica.send(signal.SIGKILL)
     await task
+
+
+def _age(database_url: str) -> None:
+    """Let the record have been there for months: it knows what was bought then."""
+    opened = engines(database_url)
+    with opened.writer.connect() as connection, connection.begin():
+        born_at = update(jobs).where(jobs.c.name == "birth")
+        connection.execute(born_at.values(last_run_at=datetime.now(UTC) - groups.OLD_ENOUGH))
+    opened.dispose()
 
 
 def _free_port() -> int:

@@ -388,6 +388,7 @@ def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRend
             timezone=settings.timezone,
             folders=sorted({channel.template for channel in channels} - {""}),
             notices=settings.group_notice,
+            cancelled=settings.cancel_notice,
         )
     except TemplateError as exc:
         named = str(exc).startswith("DELIVERY_")

@@ -420,6 +420,7 @@ class Brand:
     name: str
     color: str = "#1f3a5f"
     logo: bytes | None = None
+    logo_dark: bytes | None = None  # for dark screens; without it the logo stands on a light plate there
     organization_number: str | None = None
     support_email: str | None = None
     support_phone: str | None = None

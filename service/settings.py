@@ -140,6 +140,7 @@ class Settings(BaseModel):
     redirect_to: Annotated[Redirect | None, _optional(read.redirect)] = _default("")
     brand_name: str
     brand_logo: Annotated[bytes | None, _optional(read.logo)] = _default("", shown=False)
+    brand_logo_dark: Annotated[bytes | None, _optional(read.logo)] = _default("", shown=False)
     brand_color: Annotated[str, PlainValidator(read.color)] = _default(Brand(name="").color)
     brand_organization_number: _OptionalText = _default("")
     brand_support_email: Annotated[str | None, _optional(read.address)] = _default("")
@@ -252,6 +253,7 @@ class Settings(BaseModel):
             name=self.brand_name,
             color=self.brand_color,
             logo=self.brand_logo,
+            logo_dark=self.brand_logo_dark,
             organization_number=self.brand_organization_number,
             support_email=self.brand_support_email,
             support_phone=self.brand_support_phone,

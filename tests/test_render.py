@@ -92,13 +92,16 @@ def test_it_is_a_renderer(renderer: TemplateRenderer) -> None:
         ("NO", "en", "nb"),
         ("GB", "nb", "en"),
         ("DE", "nb", "en"),
-        ("SE", "nb", "nb"),
-        ("SE", "en", "en"),
-        ("FI", "nb", "nb"),
-        ("DK", "en", "en"),
+        ("SE", "nb", "sv"),
+        ("SE", "en", "sv"),
+        ("FI", "nb", "fi"),
+        ("AX", "nb", "sv"),
+        ("DK", "en", "da"),
+        ("NO", "nn", "nb"),
         (None, "nb", "nb"),
         (None, "en", "en"),
-        (None, "nn", "nb"),
+        (None, "nn", "nn"),
+        (None, "se", "nb"),
         (None, "nb_NO", "nb"),
     ],
 )
@@ -469,8 +472,8 @@ def test_a_folder_that_is_not_there_is_found_at_start(tmp_path: Path) -> None:
 
 
 def test_a_channel_without_templates_is_found_at_start() -> None:
-    with pytest.raises(TemplateError, match=r"no sms/invoice\.txt"):
-        open_renderer(brand=BRAND, templates_dir=None, locale="nb", timezone=OSLO, folders=("mail", "sms"))
+    with pytest.raises(TemplateError, match=r"no fax/invoice\.txt"):
+        open_renderer(brand=BRAND, templates_dir=None, locale="nb", timezone=OSLO, folders=("mail", "fax"))
 
 
 def test_a_channel_of_ones_own_brings_its_templates(tmp_path: Path) -> None:
@@ -497,8 +500,8 @@ def test_what_only_one_invoice_meets_fails_that_invoice_alone(
 
 
 def test_an_unknown_folder_fails_the_delivery(renderer: TemplateRenderer) -> None:
-    with pytest.raises(PermanentFailure, match=r"no template sms/invoice\.txt"):
-        renderer.render("sms", FULL, purpose=Purpose.FIRST, recipient=HERE)
+    with pytest.raises(PermanentFailure, match=r"no template fax/invoice\.txt"):
+        renderer.render("fax", FULL, purpose=Purpose.FIRST, recipient=HERE)
 
 
 def test_the_same_arguments_give_the_same_message() -> None:
@@ -617,12 +620,12 @@ def test_odd_references_do_no_harm_in_a_notice(renderer: TemplateRenderer) -> No
 
 
 def test_notices_are_tried_at_start_where_they_are_and_wanted_where_they_are_sent(tmp_path: Path) -> None:
-    files = {"sms/invoice.txt": "{{ invoice.number }}", "mail/notice.txt": "{{ purchase.sum }}"}
+    files = {"fax/invoice.txt": "{{ invoice.number }}", "mail/notice.txt": "{{ purchase.sum }}"}
     templates = write(tmp_path, files)
     with pytest.raises(TemplateError, match=r"mail/notice\.txt, line 1"):
         opened(templates=templates)
     (templates / "mail" / "notice.txt").unlink()
-    by_text = {"brand": BRAND, "templates_dir": templates, "locale": "nb", "timezone": OSLO, "folders": ("sms",)}
+    by_text = {"brand": BRAND, "templates_dir": templates, "locale": "nb", "timezone": OSLO, "folders": ("fax",)}
     open_renderer(**by_text)  # type: ignore[arg-type]
-    with pytest.raises(TemplateError, match=r"there is no sms/notice\.txt among the templates"):
+    with pytest.raises(TemplateError, match=r"there is no fax/notice\.txt among the templates"):
         open_renderer(**by_text, notices=True)  # type: ignore[arg-type]

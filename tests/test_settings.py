@@ -381,13 +381,13 @@ def test_what_stands_beside_the_settings_cannot_be_set(name: str) -> None:
 def test_a_language_needs_a_catalogue(tmp_path: Path) -> None:
     for given_locale in ("nb", "nn", "no", "nb_NO", "EN", "en-GB"):
         assert loaded(LOCALE=given_locale).locale == given_locale
-    assert mistakes(LOCALE="sv") == {
-        "DELIVERY_LOCALE": "must be a language that has a catalogue in locales/: en, nb",
+    assert mistakes(LOCALE="is") == {
+        "DELIVERY_LOCALE": "must be a language that has a catalogue in locales/: da, en, fi, nb, nn, sv",
     }
     (tmp_path / "locales").mkdir()
-    (tmp_path / "locales" / "sv.po").touch()
-    assert loaded(LOCALE="sv", TEMPLATES_DIR=str(tmp_path)).locale == "sv"
-    assert set(mistakes(LOCALE="sv", TEMPLATES_DIR="/nowhere")) == {"DELIVERY_TEMPLATES_DIR"}
+    (tmp_path / "locales" / "is.po").touch()
+    assert loaded(LOCALE="is", TEMPLATES_DIR=str(tmp_path)).locale == "is"
+    assert set(mistakes(LOCALE="is", TEMPLATES_DIR="/nowhere")) == {"DELIVERY_TEMPLATES_DIR"}
 
 
 def test_wrong_pictures_and_languages_come_with_the_other_mistakes(tmp_path: Path) -> None:
@@ -566,7 +566,7 @@ def test_settings_cannot_be_changed() -> None:
 
 CONTRACT = """ACCOUNT_ID CLIENT_ID CLIENT_SECRET CHECKOUT_URL API_URL FILE_HOSTS SIGNATURE_SECRETS ALLOW_UNSIGNED
 SIGNATURE_TOLERANCE WEBHOOK_SECRETS PUBLIC_URL INVOICE_CHANNEL CAPTURE_ORDER DATABASE_URL CHANNELS SMTP_URL MAIL_FROM
-MAIL_REPLY_TO MAIL_BCC REDIRECT_TO ALLOW_REAL_RECIPIENTS BRAND_NAME BRAND_LOGO BRAND_COLOR BRAND_ORGANIZATION_NUMBER
+MAIL_REPLY_TO MAIL_BCC REDIRECT_TO ALLOW_REAL_RECIPIENTS BRAND_NAME BRAND_LOGO BRAND_LOGO_DARK BRAND_COLOR BRAND_ORGANIZATION_NUMBER
 BRAND_SUPPORT_EMAIL BRAND_SUPPORT_PHONE BRAND_WEBSITE TEMPLATES_DIR LOCALE TIMEZONE CONCURRENCY LEASE_SECONDS STOP_GRACE
 LINK_KEY LINK_DAYS LINK_STORE
 RETRY_DELAYS GIVE_UP_AFTER CAPTURE_GIVE_UP_AFTER UNCONFIRMED_RETRIES UNCONFIRMED_DELAY MIN_DAYS_BEFORE_DUE

@@ -18,13 +18,14 @@ from service.delivery import Brand, Image, Message, PermanentFailure, Purpose, R
 from service.privacy import scrub
 from service.render.errors import TemplateError
 from service.render.languages import Language, language_of, read_languages
-from service.render.samples import BARE, FULL, HERE, QUARTER, SURE, THERE, UNSURE
+from service.render.samples import A_LINK, BARE, FULL, HERE, QUARTER, SURE, THERE, UNSURE
 from service.render.text import clean, file_name, greeting_name
 from service.render.version import version_of
 from service.render.view import brand_view, invoice_view, purchase_view
 from service.template_files import language_tag, template_folders
 
 _DOCUMENT = "invoice"  # the name of the templates of an invoice
+_CANCELLED = "cancelled"  # of those that tell that an invoice is
 _NOTICE = "notice"  # of those that tell of a purchase on which invoice it will be
 _PARTS = ("txt", "html", "subject")
 
@@ -89,7 +90,8 @@ class TemplateRenderer:
         self._timezone = timezone
         self._languages = read_languages(folders, fallback)
         self._brand = brand_view(brand)
-        self._images = (Image(cid=self._brand.logo.cid, content=brand.logo),) if brand.logo and self._brand.logo else ()
+        logos = ((self._brand.logo, brand.logo), (self._brand.logo_dark, brand.logo_dark))
+        self._images = tuple(Image(cid=logo.cid, content=png) for logo, png in logos if logo and png)
         self._templates = self._compile(environment(folders))
         self._version = version_of(folders, brand, f"{fallback} {timezone.key}")
         self._currencies = frozenset(list_currencies()) - {"XXX", "XTS"}
@@ -105,18 +107,20 @@ class TemplateRenderer:
         except UnicodeDecodeError as exc:
             raise TemplateError(f"a template is not UTF-8 text: {exc}") from exc
 
-    def check(self, folder: str, *, notices: bool = False) -> None:
+    def check(self, folder: str, *, notices: bool = False, cancelled: bool = False) -> None:
         """Render what `folder` holds in every language, with and without optional fields; raises `TemplateError`.
 
-        It may do without templates for notices unless those are to be sent.
+        It may do without templates for notices, and for what is cancelled, unless those are to be sent.
         """
-        for name in (_DOCUMENT, _NOTICE) if notices else (_DOCUMENT,):
+        for name in (_DOCUMENT, *(_NOTICE,) * notices, *(_CANCELLED,) * cancelled):
             if f"{folder}/{name}.txt" not in self._templates:
                 raise TemplateError(f"there is no {folder}/{name}.txt among the templates")
         for language, transaction, recipient in product(self._languages.values(), (BARE, FULL), (HERE, THERE)):
             try:
-                for purpose in (Purpose.FIRST, Purpose.RESEND):
-                    self._message(folder, language, transaction, purpose, recipient)
+                for purpose, link in product((Purpose.FIRST, Purpose.RESEND), (None, A_LINK)):
+                    self._message(folder, language, transaction, purpose, recipient, link=link)
+                if f"{folder}/{_CANCELLED}.txt" in self._templates:
+                    self._message(folder, language, transaction, Purpose.CANCELLED, recipient)
                 if f"{folder}/{_NOTICE}.txt" in self._templates:
                     for upcoming in (SURE, QUARTER, UNSURE):
                         self._notice(folder, language, transaction, upcoming, recipient)
@@ -139,7 +143,7 @@ class TemplateRenderer:
         """Return the message in the reader's language; raises `PermanentFailure` naming what could not be rendered."""
         if not transaction.invoice_number or not clean(transaction.invoice_number):
             raise PermanentFailure("the transaction has no invoice number")
-        language = self._prepared(template, _DOCUMENT, transaction)
+        language = self._prepared(template, _name(purpose), transaction)
         with self._faults_named(language):
             return self._message(template, language, transaction, purpose, recipient, link=link)
 
@@ -189,7 +193,7 @@ class TemplateRenderer:
         invoice = invoice_view(transaction, language.locale, self._timezone)
         document = file_name(language.translations.gettext("Invoice"), invoice.number)
         own = {"invoice": invoice, "document": document, "copy": purpose is Purpose.RESEND, "link": link}
-        message = self._rendered(f"{folder}/{_DOCUMENT}", language, transaction, recipient, own)
+        message = self._rendered(f"{folder}/{_name(purpose)}", language, transaction, recipient, own)
         return replace(message, document_name=document, link=link)
 
     def _notice(
@@ -228,6 +232,10 @@ class TemplateRenderer:
         return None if template is None else template.render(view)
 
 
+def _name(purpose: Purpose) -> str:
+    return _CANCELLED if purpose is Purpose.CANCELLED else _DOCUMENT
+
+
 def _tidy(text: str) -> str:
     """Return plain text without the blank lines that left-out blocks leave behind."""
     lines = "\n".join(line.rstrip() for line in text.splitlines())
@@ -246,11 +254,12 @@ def open_renderer(
     timezone: ZoneInfo,
     folders: Sequence[str] = ("mail",),
     notices: bool = False,
+    cancelled: bool = False,
 ) -> TemplateRenderer:
     """Return a renderer whose templates (those of each channel's folder) have all been read, compiled and tried.
 
     `templates_dir` overrides the shipped files one by one, `locale` is the language of whoever has none of ours. With
-    `notices`, every folder must have templates for those, too.
+    `notices` or `cancelled`, every folder must have templates for those, too.
     Raises `TemplateError` naming the file, the line and what is wrong.
     """
     if templates_dir is not None and not templates_dir.is_dir():
@@ -259,5 +268,5 @@ def open_renderer(
         brand=brand, folders=template_folders(templates_dir), fallback=language_tag(locale), timezone=timezone
     )
     for folder in folders:
-        renderer.check(folder, notices=notices)
+        renderer.check(folder, notices=notices, cancelled=cancelled)
     return renderer

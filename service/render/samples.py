@@ -44,6 +44,8 @@ SURE = Upcoming(interval=Interval.MONTHLY, period_start=date(2026, 6, 1), issue=
 QUARTER = Upcoming(interval=Interval.QUARTERLY, period_start=date(2026, 4, 1), issue=None)
 UNSURE = Upcoming(interval=Interval.MONTHLY, period_start=None, issue=None)
 
+A_LINK = "https://f.eksempel.example/i/0123456789abcdefABCDEF"
+
 HERE = Recipient(address="kari@nordmann.example", key="", masked="k***@nordmann.example")
 THERE = Recipient(
     address="test@nordmann.example",

@@ -40,6 +40,7 @@ class BrandView:
     ink: str  # `color` as text on white
     ink_dark: str  # `color` as text on the dark card
     logo: Logo | None
+    logo_dark: Logo | None  # instead of `logo`, where the reader's screen is dark
     organization_number: str | None
     support_email: str | None
     support_phone: str | None
@@ -57,6 +58,7 @@ class InvoiceView:
     date: str | None
     order_date: str | None  # only when the invoice's own date is not known
     due_date: str | None
+    due_date_short: str | None  # for texts, where every character is paid for
     payment_reference: str | None
     customer_reference: str | None
     consumer: bool  # the invoice is for a person, not a company
@@ -103,7 +105,8 @@ def brand_view(brand: Brand) -> BrandView:
         edge=edge(color),
         ink=ink(color),
         ink_dark=ink_dark(color),
-        logo=_logo(brand.logo) if brand.logo else None,
+        logo=_logo(brand.logo, "logo") if brand.logo else None,
+        logo_dark=_logo(brand.logo_dark, "logo-dark") if brand.logo and brand.logo_dark else None,
         organization_number=organization_number(brand.organization_number),
         support_email=clean(brand.support_email),
         support_phone=clean(brand.support_phone),
@@ -112,14 +115,16 @@ def brand_view(brand: Brand) -> BrandView:
     )
 
 
-def _logo(png: bytes) -> Logo:
+def _logo(png: bytes, name: str) -> Logo:
     """Return the size at which a PNG is shown, within 220 x 48; Outlook needs to be told."""
     try:
         width, height = picture_size(png)
     except ValueError as exc:
-        raise TemplateError(f"DELIVERY_BRAND_LOGO: {exc}") from exc
+        raise TemplateError(f"DELIVERY_BRAND_{name.upper().replace('-', '_')}: {exc}") from exc
     scale = min(1.0, 220 / width, 48 / height)
-    return Logo(cid="logo@merchant-delivery", width=max(1, round(width * scale)), height=max(1, round(height * scale)))
+    return Logo(
+        cid=f"{name}@merchant-delivery", width=max(1, round(width * scale)), height=max(1, round(height * scale))
+    )
 
 
 def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -> InvoiceView:
@@ -139,10 +144,17 @@ def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -
         date=day(transaction.invoice_date),
         order_date=day(ordered),
         due_date=day(transaction.due_date),
+        due_date_short=_short(transaction.due_date, locale),
         payment_reference=clean(transaction.payment_reference),
         customer_reference=customer_reference(transaction.billing),
         consumer=transaction.product_type == _CONSUMERS,
     )
+
+
+def _short(day: date | None, locale: Locale) -> str | None:
+    """Return a day in as few characters as leave no doubt of which it is."""
+    pattern = {"sv": "yyyy-MM-dd", "en": "d MMM yyyy"}.get(locale.language, "dd.MM.yyyy")
+    return None if day is None else format_date(day, pattern, locale=locale)
 
 
 def purchase_view(transaction: Transaction, upcoming: Upcoming, locale: Locale, timezone: ZoneInfo) -> PurchaseView:

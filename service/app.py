@@ -25,6 +25,8 @@ from service.alerting import LOOK_EVERY, ByMail, Lookout, Outage, Telling
 from service.batch import Row
 from service.batching import Batch, unchanged
 from service.channels import BUILT_IN, UnusableSettings
+from service.channels.gsm7 import plain, size
+from service.channels.mime import Envelope, build
 from service.channels.notices import open_notices
 from service.chores import Chore, Chores
 from service.clock import SystemClock
@@ -42,9 +44,12 @@ from service.delivery import (
     Delivery,
     DeliveryFailure,
     Explained,
+    Intent,
     Members,
+    Message,
     Payments,
     PermanentFailure,
+    Recipient,
     Reporting,
     Route,
     Store,
@@ -57,6 +62,7 @@ from service.dintero.callback import Authenticator
 from service.dintero.client import Dintero, open_dintero
 from service.dintero.creating import CREATE_TIMEOUT, Creating
 from service.dintero.effects import CAPTURE_TIMEOUT
+from service.dintero.transaction import parse_transaction
 from service.dintero.webhook import WEBHOOK_EVENTS, WEBHOOK_PATH, WebhookAuthenticator
 from service.dintero.wire import Timeouts
 from service.explaining import Destination, destination
@@ -67,6 +73,7 @@ from service.links import InvoiceLinks, closing
 from service.metrics import Metrics
 from service.pdf import open_inspector
 from service.pipeline import Parts, Pipeline, Room
+from service.preview import KINDS, Previewer, Shown, complete, in_language, previews, sender_of
 from service.privacy import scrub
 from service.receipts import EMAIL, open_email_reports
 from service.reconcile import would_be_held
@@ -76,6 +83,7 @@ from service.record import open_record
 from service.record_json import delivery_json
 from service.render import TemplateError, TemplatePages, TemplateRenderer, open_pages, open_renderer
 from service.render.languages import language_of, read_languages
+from service.render.samples import FULL
 from service.reporting import TRIED_EVERY, Reporter
 from service.results import open_results
 from service.retention import EVERY as RETENTION_EVERY
@@ -665,6 +673,56 @@ async def explain_file(
         document, read_at=read_at, default=settings.said_channel, group_terms=settings.group_terms
     )
     return tuple((asked, said, destination(said, asked, settings.channels)) for asked, said in found)
+
+
+def preview(
+    settings: Settings, *, kind: str | None, locale: str | None, document: object | None, read_at: datetime
+) -> tuple[Shown, ...]:
+    """Render what a customer would get, in every language or one; raises `ValueError` and `PermanentFailure`."""
+    there = read_languages(template_folders(settings.templates_dir), language_tag(settings.locale))
+    if locale is not None and language_tag(locale) not in there:
+        raise ValueError(f"{locale} has no catalogue; there are {', '.join(sorted(there))}")
+    sample = FULL if document is None else complete(parse_transaction(document, read_at=read_at), FULL)
+    if document is not None and locale is None:
+        return previews(_previewer(settings), sample, (kind,) if kind else KINDS)
+    tags = [language_tag(locale)] if locale else sorted(there)
+    return tuple(
+        shown
+        for tag in tags
+        for shown in previews(
+            _previewer(settings.model_copy(update={"locale": tag})), in_language(sample), (kind,) if kind else KINDS
+        )
+    )
+
+
+def _previewer(settings: Settings) -> Previewer:
+    sender = sender_of(settings.mail_from, settings.brand_name)
+
+    def mail(message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> bytes:
+        envelope = Envelope(
+            sender=sender,
+            reply_to=settings.mail_reply_to,
+            to=recipient.address,
+            dated=intent.dated,
+            key=intent.key,
+            message_id=f"<{intent.key}@{sender.address.rpartition('@')[2]}>",
+        )
+        return build(envelope, message, document)
+
+    def text(words: str) -> tuple[str, str]:
+        said = plain(words).strip()
+        cost = size(said)
+        parts = "1 part" if cost.parts == 1 else f"{cost.parts} parts"
+        return said, f"{parts}, {cost.units} units of {'GSM-7' if cost.gsm7 else 'UCS-2'}"
+
+    renderer = open_renderer(
+        brand=settings.brand,
+        templates_dir=settings.templates_dir,
+        locale=settings.locale,
+        timezone=settings.timezone,
+        folders=("mail", "sms"),
+    )
+    return Previewer(renderer=renderer, pages=pages_of(settings), mail=mail, text=text)
 
 
 def explain_route(settings: Settings, transaction: Transaction, today: date) -> Route:

@@ -19,6 +19,7 @@ from service.cli_frame import PROGRAM, load, plain_trouble, print_json, program_
 from service.cli_groups import groups
 from service.cli_links import links
 from service.cli_pauses import pause, pauses, resume
+from service.cli_preview import preview
 from service.cli_receipts import receipts
 from service.cli_reconcile import reconcile
 from service.cli_routes import routes
@@ -179,6 +180,7 @@ for _command in (pause, resume, pauses):
     cli.add_command(_command)
 cli.add_command(receipts)
 cli.add_command(reconcile)
+cli.add_command(preview)
 cli.add_command(routes)
 cli.add_command(schedule)
 cli.add_command(statement)

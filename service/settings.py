@@ -56,6 +56,7 @@ class Need(Enum):
     GROUPS = "the database, and by which days groups are billed"
     RECEIPTS = "the database, whose account it is, and where blind copies go"
     DECIDING = "what decides who delivers, and by which channels"
+    RENDERING = "how messages and pages look"
     NOTHING = "none"
 
 
@@ -305,6 +306,11 @@ _NEEDED = {
         *("invoice_channel", "group_interval", "group_days_until_due", "channels"),
         *("routes_file", "timezone", "locale", "templates_dir"),
     },
+    Need.RENDERING: {
+        *("brand_name", "brand_logo", "brand_logo_dark", "brand_color", "brand_organization_number"),
+        *("brand_support_email", "brand_support_phone", "brand_website"),
+        *("templates_dir", "locale", "timezone", "mail_from", "mail_reply_to"),
+    },
 }
 _UNNEEDED_BY_CHANNELS = {"smtp_url": "smtps://localhost", "mail_from": "nobody@merchant-delivery.no"}
 
@@ -335,8 +341,9 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
     warnings = given.typos if ":" in values.get("channels", "") else given.warnings
     if need in _NEEDED:
         names = _NEEDED[need]
-        unneeded = {**_UNNEEDED, **_UNNEEDED_BY_CHANNELS} if need is Need.DECIDING else _UNNEEDED
-        harmless = {name: text for name, text in unneeded.items() if name not in names}
+        computes = need in (Need.DECIDING, Need.RENDERING)
+        unneeded = {**_UNNEEDED, **_UNNEEDED_BY_CHANNELS} if computes else _UNNEEDED
+        harmless = {name: text for name, text in unneeded.items() if name not in names or need is Need.RENDERING}
         values = {**harmless, **{name: text for name, text in values.items() if name in names}}
         full_names = {".env", *(PREFIX + name.upper() + end for name in names for end in ("", "_FILE"))}
         mistakes = {full: why for full, why in mistakes.items() if full in full_names}

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parent.parent
 SERVICE = REPOSITORY / "service"
 NOUNS = {"delivery", "privacy"}
 WIRING = {"app", "cli", "cli_frame", "cli_reconcile", "cli_statement", "cli_webhooks", "cli_deliveries", "__main__"}
-WIRING |= {"cli_create", "cli_explain", "cli_routes"}
+WIRING |= {"cli_create", "cli_explain", "cli_preview", "cli_routes"}
 
 # What each part (a module or a package of `service`) may import of ours, its own modules aside. A name stands for that
 # module alone; `name.*` for all of a package.
@@ -49,6 +49,7 @@ MAY: dict[str, set[str]] = {
     "lanes": {*NOUNS, "decide"},
     "links": {*NOUNS, "sealing"},
     "pipeline": {*NOUNS, "capture", "content", "decide", "grouping", "metrics", "purchases", "routing"},
+    "preview": NOUNS,
     "routing": NOUNS,
     "purchases": {*NOUNS, "grouping"},
     "reconcile": {*NOUNS, "decide", "grouping", "purchases"},
@@ -91,7 +92,7 @@ MAY: dict[str, set[str]] = {
         *("batch", "batching", "results"),
         *("receipts", "reporting"),
         *("chores", "clock", "comparing", "decide", "metrics", "pdf", "pipeline", "reconcile", "reconciling", "record"),
-        *("groups", "groups_json", "record_json"),
+        *("groups", "groups_json", "preview", "record_json"),
         *("retention", "routing", "serving", "settings", "statement", "subscription", "template_files", "worker"),
         *("links", "sealing", "setting_values", "vault", "vault_s3"),
         *("channels.*", "dintero.*", "render.*", "store.*", "web.*"),
@@ -148,6 +149,7 @@ MAY: dict[str, set[str]] = {
         *NOUNS,
         *("app", "cli_choice", "cli_frame", "cli_progress", "reconcile", "record_json", "settings", "terminal"),
     },
+    "cli_preview": {*NOUNS, "app", "cli_frame", "preview", "settings", "terminal"},
     "cli_routes": {*NOUNS, "app", "cli_choice", "cli_explain", "cli_frame", "settings"},
     "cli_schedule": {*NOUNS, "cli_frame", "grouping", "terminal"},
     "cli_statement": {

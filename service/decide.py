@@ -334,7 +334,8 @@ def early_bounces(delivery: Delivery, rules: Rules, now: datetime) -> Wait | Non
     """Leave bounces time to come before the collection starts (CAPTURE_DELAY); nothing bounces that a person saw."""
     if delivery.delivered_at is None or delivery.delivery_proof in (Proof.PERSON, Proof.REPORT):
         return None
-    left = rules.capture_delay - (now - delivery.delivered_at).total_seconds()
+    passed = max(0.0, (now - delivery.delivered_at).total_seconds())  # another process's clock may be ahead
+    left = rules.capture_delay - passed
     if left <= 0:
         return None
     return Wait(reason="delivered; captured after CAPTURE_DELAY", lane=PROVIDER_LANE, runs=False, seconds=left)

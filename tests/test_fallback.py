@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from service.decide import early_bounces
 from service.delivery import (
     Capture,
     ContentGate,
@@ -350,3 +351,11 @@ async def test_two_at_once_do_not_make_it_two(bench: Bench) -> None:
     bench.clock.advance(timedelta(days=1).total_seconds())
     await second.drain()
     assert len(sms.sent) == 1
+
+
+async def test_without_a_delay_nobody_waits_for_clocks_that_differ(bench: Bench) -> None:
+    delivery = replace(await delivered(bench), delivered_at=bench.clock.now() + timedelta(minutes=5))
+    assert early_bounces(delivery, RULES, bench.clock.now()) is None
+    wait = early_bounces(delivery, replace(RULES, capture_delay=60.0), bench.clock.now())
+    assert wait is not None
+    assert wait.seconds == 60.0

@@ -114,7 +114,9 @@ def imported() -> dict[str, set[str]]:
 
 def test_what_is_declared_is_imported_and_the_other_way_round() -> None:
     """What another package brings along today may be gone tomorrow, and what nobody imports need not be installed."""
-    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    named = PROJECT["project"]["dependencies"]
+    extras = [text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra]
+    declared = {canonicalize_name(Requirement(text).name) for text in (*named, *extras)}
     used = imported()
     assert not {name: found for name, found in used.items() if not found & declared}
     assert declared - set().union(*used.values()) == set(NEVER_IMPORTED)

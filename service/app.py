@@ -28,6 +28,7 @@ from service.channels import BUILT_IN, UnusableSettings
 from service.channels.gsm7 import plain, size
 from service.channels.mime import Envelope, build
 from service.channels.notices import open_notices
+from service.channels.oauth import Grant
 from service.chores import Chore, Chores
 from service.clock import SystemClock
 from service.comparing import EVERY as COMPARED_EVERY
@@ -378,6 +379,7 @@ async def open_tellings(settings: Settings, lookout: Lookout, metrics: Metrics) 
                 mail_from=settings.mail_from,
                 to=settings.alert_to,
                 clock=lookout.clock,
+                grant=grant_of(settings),
             )
             tellings.append(tell(ByMail(mails=await stack.enter_async_context(opened), metrics=metrics)))
         if settings.alert_url:
@@ -401,6 +403,20 @@ def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRend
     except TemplateError as exc:
         named = str(exc).startswith("DELIVERY_")
         raise SettingsError((str(exc) if named else f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
+
+
+def grant_of(settings: Settings) -> Grant | None:
+    """Return what tokens for the mail server are asked for with; None where it takes a password, or nothing."""
+    if settings.smtp_oauth_token_url is None or settings.smtp_oauth_client_id is None:
+        return None
+    secret, refresh = settings.smtp_oauth_client_secret, settings.smtp_oauth_refresh_token
+    return Grant(
+        token_url=settings.smtp_oauth_token_url,
+        client_id=settings.smtp_oauth_client_id,
+        client_secret=secret.get_secret_value() if secret else None,
+        refresh_token=refresh.get_secret_value() if refresh else None,
+        scope=settings.smtp_oauth_scope,
+    )
 
 
 def pages_of(settings: Settings) -> TemplatePages:
@@ -547,6 +563,7 @@ def _channel(
         connections=settings.concurrency,
         pace=settings.smtp_rate,
         largest=settings.max_attachment_bytes,
+        grant=grant_of(settings),
         clock=clock,
         alarm=alarm,
     )

@@ -6,11 +6,15 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from service.delivery import ChannelDefault, GroupAddresses, Mailbox, Pace
 from service.png import picture_size
+
+if TYPE_CHECKING:
+    from service.channels.smtp_url import SmtpAddress
 
 LARGEST_LOGO = 512 * 1024
 _PRODUCTS = ("kravia.invoice_b2b", "kravia.invoice_b2c", "kravia.invoice_b2b_grouped")
@@ -229,10 +233,15 @@ def channels(text: str) -> tuple[str, ...]:
     return names
 
 
-def smtp_url(text: str) -> str:
+def relay(text: str) -> "SmtpAddress":
+    """Return what an SMTP_URL says."""
     from service.channels.smtp_url import parse_smtp_url  # noqa: PLC0415
 
-    parse_smtp_url(text)
+    return parse_smtp_url(text)
+
+
+def smtp_url(text: str) -> str:
+    relay(text)
     return text
 
 

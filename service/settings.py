@@ -41,6 +41,7 @@ __all__ = ["Need", "Redirect", "Settings", "SettingsError", "load_settings", "se
 _SECRETS = (
     *("client_secret", "signature_secrets", "webhook_secrets"),
     *("smtp_url", "database_url", "alert_url", "group_addresses"),
+    *("smtp_oauth_client_secret", "smtp_oauth_refresh_token"),
     *("link_key", "receipts_email_secret"),
 )
 _SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
@@ -132,6 +133,11 @@ class Settings(BaseModel):
     routes_file: Annotated[Path | None, _optional(read.file)] = _default("")
     fallback_after: _Seconds = _default("86400")
     smtp_url: Annotated[SecretStr | None, _optional(partial(_secret, parse=read.smtp_url))] = _default("")
+    smtp_oauth_token_url: Annotated[str | None, _optional(read.base_url)] = _default("")
+    smtp_oauth_client_id: _OptionalText = _default("")
+    smtp_oauth_client_secret: Annotated[SecretStr | None, _optional(_secret)] = _default("")
+    smtp_oauth_refresh_token: Annotated[SecretStr | None, _optional(_secret)] = _default("")
+    smtp_oauth_scope: _OptionalText = _default("")
     smtp_rate: Annotated[Pace | None, _optional(read.pace)] = _default("")
     max_attachment_bytes: Annotated[int, _whole(least=1)] = _default("10485760")
     mail_from: _OptionalMailbox = _default("")
@@ -201,6 +207,25 @@ class Settings(BaseModel):
     def _signed(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
         if not value and not info.data.get("allow_unsigned", False):
             raise ValueError("is required")
+        return value
+
+    @field_validator("smtp_oauth_scope")
+    @classmethod
+    def _tokens_can_be_had(cls, value: str | None, info: ValidationInfo) -> str | None:
+        names = ("token_url", "client_id", "client_secret", "refresh_token")
+        has = {name for name in names if info.data.get(f"smtp_oauth_{name}") is not None}
+        secret = info.data.get("smtp_url")
+        relay = read.relay(secret.get_secret_value()) if secret is not None else None
+        if relay is not None and relay.user and not relay.password and not has:
+            raise ValueError(
+                f"{PREFIX}SMTP_URL has a user without a password: add it, or set {PREFIX}SMTP_OAUTH_TOKEN_URL"
+            )
+        if not has:
+            return value
+        if not {"token_url", "client_id"} <= has or not has & {"client_secret", "refresh_token"}:
+            raise ValueError("needs SMTP_OAUTH_TOKEN_URL, SMTP_OAUTH_CLIENT_ID, and a client secret or a refresh token")
+        if relay is not None and (not relay.user or relay.password):
+            raise ValueError(f"needs a user without a password in {PREFIX}SMTP_URL, such as smtp://user@host:587")
         return value
 
     @field_validator("smtp_url", "mail_from")
@@ -277,7 +302,14 @@ class Settings(BaseModel):
         urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
         passwords = [word for url in urls if (word := _password(url))]
         own = (self.client_secret, *self.signature_secrets, *self.webhook_secrets)
-        own += tuple(secret for secret in (self.alert_url, self.link_key, self.receipts_email_secret) if secret)
+        kept = (
+            self.alert_url,
+            self.link_key,
+            self.receipts_email_secret,
+            self.smtp_oauth_client_secret,
+            self.smtp_oauth_refresh_token,
+        )
+        own += tuple(secret for secret in kept if secret)
         secret = {PREFIX + name for name in built_in.setting_names(secret=True)}
         others = [t for full, t in self.channel_settings if full.endswith(_SECRET_ENDINGS) or full in secret]
         lists = [text for full, text in self.channel_settings if full.endswith("SECRETS")]

@@ -66,6 +66,10 @@ class SmtpPeer:
     def say(self, command: str, *replies: str | Held | Last) -> None:
         self._script[command].extend(replies)
 
+    def forget(self, command: str) -> None:
+        """Take back what was to be said."""
+        self._script[command].clear()
+
     def read(self, *readings: Reading) -> None:
         """Queue ways to read the next contents."""
         self._readings.extend(readings)

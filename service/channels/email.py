@@ -12,6 +12,7 @@ import structlog
 
 from service.addresses import usable_address
 from service.channels.mime import Envelope, build
+from service.channels.oauth import Grant, open_tokens
 from service.channels.smtp import Relay, tls_context
 from service.channels.smtp_replies import clean
 from service.channels.smtp_url import SmtpAddress, parse_smtp_url
@@ -157,7 +158,8 @@ class EmailChannel:
         limit = await self._relay.look()
         found = [f"{self._smtp.host}:{self._smtp.port}", str(self._smtp.security)]
         if self._smtp.user is not None:
-            found.append(f"signed in as {_masked_user(self._smtp.user)}")
+            how = "" if self._smtp.password is not None else " by XOAUTH2"
+            found.append(f"signed in as {_masked_user(self._smtp.user)}{how}")
         if limit is not None:
             found.append(f"SIZE {limit / _MEGABYTE:.0f} MB")
         return ", ".join(found)
@@ -207,12 +209,13 @@ async def open_email(
     hostname: str | None = None,
     pace: Pace | None = None,
     largest: int | None = None,
+    grant: Grant | None = None,
 ) -> AsyncIterator[EmailChannel]:
     """Open the channel with up to `connections` connections to the relay; none is made before the first mail.
 
     `alarm` is told the name of a log event that a person should know. `hostname` is the name we give in EHLO (default:
-    the machine's). `largest` is the most bytes of a document that are attached. Raises `ValueError` for settings that
-    cannot work.
+    the machine's). `largest` is the most bytes of a document that are attached, `grant` what a user without a
+    password gets tokens with. Raises `ValueError` for settings that cannot work.
     """
     addresses = Addresses(
         mail_from=on_the_wire(mail_from),
@@ -222,18 +225,20 @@ async def open_email(
     )
     smtp = parse_smtp_url(smtp_url)
     context = tls_context(smtp.security)
-    relay = Relay(smtp, connections=connections, clock=clock, hostname=hostname or own_hostname(), context=context)
-    channel = EmailChannel(
-        account_id=account_id,
-        addresses=addresses,
-        smtp=smtp,
-        relay=relay,
-        alarm=alarm,
-        pace=pace,
-        largest=largest,
-    )
-    try:
-        yield channel
-    finally:
-        await channel.finish_copies()
-        await relay.close()
+    name = hostname or own_hostname()
+    async with open_tokens(grant, clock) as tokens:
+        relay = Relay(smtp, connections=connections, clock=clock, hostname=name, context=context, tokens=tokens)
+        channel = EmailChannel(
+            account_id=account_id,
+            addresses=addresses,
+            smtp=smtp,
+            relay=relay,
+            alarm=alarm,
+            pace=pace,
+            largest=largest,
+        )
+        try:
+            yield channel
+        finally:
+            await channel.finish_copies()
+            await relay.close()

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from service.channels.email import on_the_wire, own_hostname
 from service.channels.mime import Envelope, build_plain
+from service.channels.oauth import Grant, open_tokens
 from service.channels.smtp import Relay, tls_context
 from service.channels.smtp_url import parse_smtp_url
 from service.delivery import Clock, DeliveryFailure, Mailbox
@@ -45,13 +46,21 @@ class Notices:
 
 @asynccontextmanager
 async def open_notices(
-    *, smtp_url: str, mail_from: Mailbox, to: Sequence[str], clock: Clock, hostname: str | None = None
+    *,
+    smtp_url: str,
+    mail_from: Mailbox,
+    to: Sequence[str],
+    clock: Clock,
+    grant: Grant | None = None,
+    hostname: str | None = None,
 ) -> AsyncIterator[Notices]:
     """Open the way with one connection of its own; none is made before the first mail. As `open_email`."""
     smtp = parse_smtp_url(smtp_url)
     context = tls_context(smtp.security)
-    relay = Relay(smtp, connections=1, clock=clock, hostname=hostname or own_hostname(), context=context)
-    try:
-        yield Notices(sender=on_the_wire(mail_from), to=to, relay=relay)
-    finally:
-        await relay.close()
+    name = hostname or own_hostname()
+    async with open_tokens(grant, clock) as tokens:
+        relay = Relay(smtp, connections=1, clock=clock, hostname=name, context=context, tokens=tokens)
+        try:
+            yield Notices(sender=on_the_wire(mail_from), to=to, relay=relay)
+        finally:
+            await relay.close()

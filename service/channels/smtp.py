@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aiosmtplib import SMTPResponse
 from aiosmtplib.auth import auth_login_encode, auth_plain_encode
 
+from service.channels.oauth import Tokens
 from service.channels.smtp_replies import Phase, classify
 from service.channels.smtp_session import Session, Stopped, open_session
 from service.channels.smtp_url import Security, SmtpAddress
@@ -19,6 +20,7 @@ _LONGEST_IDLE = 20.0  # seconds: relays drop idle clients, and the next mail pay
 _OLDEST = 300.0
 _MOST_MESSAGES = 50
 _LONGEST_LOOK = 60.0
+_BAD_CREDENTIALS = 535
 _CROWDED = frozenset({421, 432, 450, 451, 452})  # "too many connections", in the words of several
 _ON_THE_WIRE = re.compile(r"[!-;=?-~]+@[A-Za-z0-9.\[\]:-]+")  # no white space, no angle brackets
 _DEFAULT_LIMITS = Limits()
@@ -57,7 +59,9 @@ class Relay:
         hostname: str,
         context: ssl.SSLContext | None,
         limits: Limits = _DEFAULT_LIMITS,
+        tokens: Tokens | None = None,
     ) -> None:
+        self._tokens = tokens
         self._address = address
         self._clock = clock
         self._hostname = hostname
@@ -125,13 +129,27 @@ class Relay:
 
     async def _open(self) -> _Connection:
         try:
-            session = await open_session(
-                self._address, hostname=self._hostname, context=self._context, limits=self._limits
-            )
+            session = await self._session()
         except Stopped as stop:
             raise self._failure(stop) from stop
         now = self._clock.monotonic()
         return _Connection(session=session, opened_at=now, used_at=now)
+
+    async def _session(self) -> Session:
+        """Open a session; a token that is refused may have been called back, so one more is asked for, once."""
+        token = await self._tokens.get() if self._tokens else None
+        try:
+            return await self._signed_in(token)
+        except Stopped as stop:
+            if self._tokens is None or token is None or stop.phase is not Phase.AUTH or stop.code != _BAD_CREDENTIALS:
+                raise
+            self._tokens.forget(token)
+        return await self._signed_in(await self._tokens.get())
+
+    async def _signed_in(self, token: str | None) -> Session:
+        return await open_session(
+            self._address, hostname=self._hostname, context=self._context, limits=self._limits, token=token
+        )
 
     async def _transact(
         self,

@@ -1,6 +1,7 @@
 """A conversation with a relay, step by step: what is said, which answer goes on, and how far it came otherwise."""
 
 import asyncio
+import base64
 import ssl
 from collections.abc import Awaitable, Container
 from contextlib import suppress
@@ -84,6 +85,15 @@ class Session:
         else:
             raise Stopped(Phase.AUTH, None, "it offers neither PLAIN nor LOGIN")
 
+    async def sign_in_with(self, user: str, token: str) -> None:
+        """Sign in by XOAUTH2 with an access token; a relay that refuses it says why in a 334, and then says so."""
+        if "xoauth2" not in self._methods:
+            raise Stopped(Phase.AUTH, None, "it does not offer XOAUTH2")
+        given = base64.b64encode(f"user={user}\x01auth=Bearer {token}\x01\x01".encode())
+        reply = await self._ask(Phase.AUTH, b"AUTH", b"XOAUTH2", given, good=(*_FINE, *_GO_ON))
+        if reply.code in _GO_ON:
+            await self._ask(Phase.AUTH, b"", good=())
+
     async def send(self, sender: str, recipient: str, content: bytes, envelope_id: str | None = None) -> SMTPResponse:
         """Send one mail and return what the relay said to it. Until `Phase.CONTENT`, it can have accepted nothing.
 
@@ -146,9 +156,12 @@ class Session:
 
 
 async def open_session(
-    address: SmtpAddress, *, hostname: str, context: ssl.SSLContext | None, limits: Limits
+    address: SmtpAddress, *, hostname: str, context: ssl.SSLContext | None, limits: Limits, token: str | None = None
 ) -> Session:
-    """Connect to a relay as its address says, sign in, and return the session; raises `Stopped`."""
+    """Connect to a relay as its address says, sign in, and return the session; raises `Stopped`.
+
+    `token` is for a user without a password.
+    """
     wire = await _connect(address, context if address.security is Security.TLS else None, limits)
     session = Session(wire, limits)
     try:
@@ -158,6 +171,8 @@ async def open_session(
             await session.secure(context, server=address.host, hostname=hostname)
         if address.user is not None and address.password is not None:
             await session.sign_in(address.user, address.password)
+        elif address.user is not None and token is not None:
+            await session.sign_in_with(address.user, token)
     except BaseException:
         session.drop()
         raise

@@ -28,7 +28,7 @@ _SCHEMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmtpAddress:
-    """A relay. `user` and `password` come together or not at all."""
+    """A relay. A `user` without a `password` signs in with a token (XOAUTH2)."""
 
     host: str
     port: int
@@ -84,8 +84,8 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
         password = unquote(parts.password or "", errors="strict")
     except UnicodeDecodeError:
         raise ValueError("its user or password is not percent-encoded UTF-8") from None
-    if not user or not password:
+    if not user or (password == "" and ":" in parts.netloc.rpartition("@")[0]):
         raise ValueError(f"it needs both a user and a password, or neither; {_PLEASE}")
     if not (user + password).isprintable():
         raise ValueError("its user or password holds a control character")
-    return user, password
+    return user, password or None

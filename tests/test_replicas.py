@@ -14,7 +14,6 @@ import pytest
 
 from service.app import App, open_app
 from service.delivery import Arrival, Outcome, Result, Settled, Step
-from service.dintero.wire import Timeouts
 from service.settings import Need, load_settings
 from service.simulator.deeds import Answer, Behaviour, Phase
 from service.simulator.faults import Fault, Kind
@@ -173,12 +172,11 @@ class Two:
 @asynccontextmanager
 async def open_two(database_url: str, *, first_is_ahead: bool) -> AsyncIterator[Two]:
     settings = {"DELIVERY_LEASE_SECONDS": "60", "DELIVERY_UNCONFIRMED_DELAY": "900", "DELIVERY_RETRY_DELAYS": "20"}
-    timeouts = Timeouts(read=0.2, whole=0.3)
-    async with open_stage(database_url, settings=settings, timeouts=timeouts) as stage:
+    async with open_stage(database_url, settings=settings) as stage:
         env = environment(stage.running, stage.mail, public_url=stage.url, database_url=database_url) | settings
         clock = Apart(stage.clock, timedelta(minutes=5))
         loaded = load_settings(env, need=Need.SERVE)
-        async with open_app(loaded, clock=clock, jitter=lambda: 0.5, timeouts=timeouts) as app:
+        async with open_app(loaded, clock=clock, jitter=lambda: 0.5) as app:
             ahead, usual = app, stage.app
             yield Two(stage, *((ahead, usual) if first_is_ahead else (usual, ahead)))
 
@@ -218,7 +216,7 @@ async def a_send_in_doubt_is_repeated_after_the_delay_and_as_it_was(two: Two) ->
 
 
 async def a_capture_in_doubt_is_not_repeated_before_it_must_have_shown(two: Two) -> None:
-    two.stage.faults.on("timeout-before", count=1, where="capture")
+    two.stage.faults.on("dropped-before", count=1, where="capture")
     id_ = await two.begin()
     for _ in range(5):
         await two.goes_on(after=10)

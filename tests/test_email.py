@@ -381,7 +381,7 @@ def test_what_an_smtp_url_says(url: str, expected: SmtpAddress) -> None:
         "smtp://u:hunter2@mail.example:x",
         "smtp://u:hunter2@mail_!.example",
         "smtp://u:hunter2@[::1",
-        "smtp://user-hunter2@mail.example",
+        "smtp://user-hunter2:@mail.example",
         "smtp://:hunter2@mail.example",
         "smtp+insecure://mail.example",
         "smtp+insecure://8.8.8.8",

@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from service.delivery import (
     PROVIDER_LANE,
     Claim,
     Delivery,
+    Entry,
     Fate,
     Outcome,
     Pace,
@@ -24,6 +26,7 @@ from service.delivery import (
     Step,
 )
 from service.store import SqlStore, open_store
+from service.store.tables import receipts
 from tests.fakes import MovedClock
 from tests.store_values import (
     ACCOUNT,
@@ -402,3 +405,18 @@ async def test_a_closed_delivery_does_not_fall(store: SqlStore, clock: MovedCloc
     await store.save(claim, closed, NEVER)
     clock.advance(3600)
     assert await store.fall_from(ACCOUNT, "email", 600) == 0
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_report_about_what_is_erased_leaves_no_words(store: SqlStore, clock: MovedClock, early: bool) -> None:  # noqa: FBT001
+    """It may have come before the erasure and find its send only afterwards, or come long after it."""
+    about = report(Fate.DEFERRED, reference="queue-id-7", detail="ola@example.com is on holiday")
+    if early:
+        assert await store.report(ACCOUNT, about) is Reported.UNMATCHED
+    claim = await completed(store, remote_id="queue-id-7")
+    entry = Entry(at=clock.now(), step=Step.OPERATOR, result=Result.ACCEPTED)
+    assert await store.erase([claim.delivery.id], entry) == (claim.delivery.id,)
+    assert await store.report(ACCOUNT, about) is Reported.RECORDED
+    with store._engines.readers.connect() as connection:
+        assert connection.execute(select(receipts.c.detail)).scalars().all() == [None]
+    assert await receipts_of(store, claim.delivery.id) == [(Result.DEFERRED, None)]

@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from service.delivery import Capture, Entry, KeptLink, Outcome, Send
+from service.delivery import Capture, Entry, KeptLink, Outcome, Report, Send
 from service.privacy import ERASED, erased_reference
 from service.store.chain import chained
 from service.store.clock import database_now
@@ -189,11 +189,11 @@ def still(before: Held, after: Held) -> Held:
     return replace(after, delivery=replace(after.delivery, erased_at=before.delivery.erased_at, **kept))
 
 
-V = TypeVar("V", Send, Capture)
+V = TypeVar("V", Send, Capture, Report)
 
 
 def without_words(fact: V) -> V:
-    """Return a send or capture of an erased delivery as its row is, however late it is told."""
+    """Return a fact about an erased delivery as its row is, however late it is told."""
     if isinstance(fact, Send):
         return replace(fact, recipient=ERASED, answer=None)
     return replace(fact, detail=None)

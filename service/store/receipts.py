@@ -11,6 +11,7 @@ from service.privacy import scrub
 from service.store import life
 from service.store.book import Book
 from service.store.clock import now_of
+from service.store.erasure import without_words
 from service.store.rows import SEND_COLUMNS, send_of
 from service.store.tables import deliveries, receipts, sends, upsert
 
@@ -65,7 +66,8 @@ def keep(book: Book, account_id: str, report: Report) -> Reported:
 def apply(book: Book, account_id: str, report: Report, delivery_id: str, send_id: str) -> Reported:
     """Write a report of a known send, and what follows from it."""
     held, intent = book.row(delivery_id), book.sends.get(send_id)
-    if intent is None or not _written(book, account_id, report, send_id):
+    erased = held.delivery.erased_at is not None
+    if intent is None or not _written(book, account_id, without_words(report) if erased else report, send_id):
         return Reported.DUPLICATE
     send, at = intent.value, report.at or book.now
     entry = Entry(
@@ -86,7 +88,9 @@ def apply(book: Book, account_id: str, report: Report, delivery_id: str, send_id
     else:
         told = life.bounced(send, at)
         accepted = [other for other in _of_round(book, send) if other.outcome is Settled.ACCEPTED]
-        after = life.send_bounced(held, told, book.now, entry.detail, has_it=bool(accepted))
+        # Some tell of one bounce twice, by two events: what it made of the delivery it made once.
+        has_it = bool(accepted) or send.outcome is Settled.BOUNCED
+        after = life.send_bounced(held, told, book.now, entry.detail, has_it=has_it)
     book.sends.put(send_id, replace(intent, value=told))
     book.put(after, entry)
     return Reported.BOUNCED if report.fate is Fate.FAILED and after is not held else Reported.RECORDED
@@ -115,7 +119,7 @@ def _written(book: Book, account_id: str, report: Report, send_id: str | None) -
     else:
         statement = row.on_conflict_do_update(
             index_elements=["account_id", "channel", "event_id"],
-            set_={"send_id": send_id},
+            set_={"send_id": send_id, "detail": report.detail},
             where=receipts.c.send_id.is_(None),
         )
     return bool(book.connection.execute(statement.returning(receipts.c.event_id)).all())

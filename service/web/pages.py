@@ -30,7 +30,8 @@ _PRIVATE: Final = {
 }
 _PAGE_POLICY = "default-src 'none'; style-src {styles}; img-src data:; form-action 'self'; {rest}"
 _REST = "base-uri 'none'; frame-ancestors 'none'"
-_DOCUMENT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; {_REST}"  # a browser's own viewer has styles
+# A browser's own viewer has styles. No `sandbox`: Chrome does not heed it for a document, Safari then shows nothing.
+_DOCUMENT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; {_REST}"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from service.delivery import (
     Intent,
+    Interval,
     InvoicePage,
     Mailbox,
     Message,
@@ -16,6 +17,7 @@ from service.delivery import (
     Recipient,
     Renderer,
     Transaction,
+    Upcoming,
 )
 
 A_LINK = "https://example.com/i/0123456789abcdefABCDEF"
@@ -28,6 +30,7 @@ _MAILS = (
     ("cancelled", Purpose.CANCELLED, None),
 )
 _TEXTS = (("invoice", Purpose.FIRST, A_LINK), ("cancelled", Purpose.CANCELLED, None))
+_UPCOMING = Upcoming(interval=Interval.MONTHLY, period_start=date(2026, 6, 1), issue=date(2026, 7, 1))
 _DOCUMENT = b"%PDF-1.4\n%%EOF\n"  # what is attached is of no interest here
 
 
@@ -51,19 +54,23 @@ class Previewer:
 
     def mails(self, transaction: Transaction) -> tuple[Shown, ...]:
         """Return each kind of mail as HTML, as plain text and as it goes over the wire."""
-        found = []
+        found: list[Shown] = []
         for kind, purpose, link in _MAILS:
             message = self._message("mail", transaction, purpose, link)
-            at = f"{message.locale}-mail-{kind}"
             document = _DOCUMENT if link is None and purpose is not Purpose.CANCELLED else None
-            whole = self.mail(message, document, _TO, _intent(at, purpose))
-            size = f"{len(message.html or '') / 1000:.0f} kB of HTML"
-            found += [
-                Shown(name=f"{at}.html", content=(message.html or "").encode(), remark=f"{message.subject} ({size})"),
-                Shown(name=f"{at}.txt", content=message.text.encode(), remark="the same as plain text"),
-                Shown(name=f"{at}.eml", content=whole, remark="the mail as it is sent"),
-            ]
-        return tuple(found)
+            found += self._mail(kind, message, purpose, document)
+        notice = self.renderer.notice("mail", transaction, upcoming=_UPCOMING, recipient=_TO)
+        return (*found, *self._mail("notice", notice, Purpose.FIRST, None))
+
+    def _mail(self, kind: str, message: Message, purpose: Purpose, document: bytes | None) -> tuple[Shown, ...]:
+        at = f"{message.locale}-mail-{kind}"
+        whole = self.mail(message, document, _TO, _intent(at, purpose))
+        size = f"{len(message.html or '') / 1000:.0f} kB of HTML"
+        return (
+            Shown(name=f"{at}.html", content=(message.html or "").encode(), remark=f"{message.subject} ({size})"),
+            Shown(name=f"{at}.txt", content=message.text.encode(), remark="the same as plain text"),
+            Shown(name=f"{at}.eml", content=whole, remark="the mail as it is sent"),
+        )
 
     def texts(self, transaction: Transaction) -> tuple[Shown, ...]:
         """Return each kind of SMS, and what it costs."""

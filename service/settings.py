@@ -242,6 +242,13 @@ class Settings(BaseModel):
             raise ValueError(f"is required with {PREFIX}RECEIPTS_EMAIL")
         return value
 
+    @field_validator("brand_logo_dark")
+    @classmethod
+    def _the_dark_logo_stands_for_another(cls, value: bytes | None, info: ValidationInfo) -> bytes | None:
+        if value is not None and "brand_logo" in info.data and info.data["brand_logo"] is None:
+            raise ValueError(f"needs {PREFIX}BRAND_LOGO beside it")
+        return value
+
     @field_validator("alert_to")
     @classmethod
     def _alerts_have_a_way_out(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:

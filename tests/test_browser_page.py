@@ -18,6 +18,7 @@ from tests.pictures import png
 playwright = pytest.importorskip("playwright.async_api")
 
 pytestmark = pytest.mark.browser
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # as in the Makefile and .ci/run
 PHONE = {"width": 360, "height": 740}
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder to look at them in
 CONTRASTS = """() => {
@@ -28,7 +29,7 @@ CONTRASTS = """() => {
     const color = numbers(getComputedStyle(e).backgroundColor);
     if (color.length < 4 || color[3] > 0) return color; } return [255, 255, 255]; };
   const texts = [...document.querySelectorAll("body *")].filter(
-    e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
+    e => e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
   return texts.map(e => { const pair = [light(numbers(getComputedStyle(e).color)), light(ground(e))].sort();
     const [low, high] = pair[0] < pair[1] ? pair : [pair[1], pair[0]];
     return [e.textContent.trim().slice(0, 40), (high + 0.05) / (low + 0.05)]; });
@@ -54,7 +55,7 @@ async def browsing(**settings: Any) -> AsyncIterator[Any]:
     """Open a phone's browser; yields its page. Whatever it asks for is in the page's `asked`."""
     async with playwright.async_playwright() as started:
         chromium = await started.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
+            executable_path=next(filter(None, map(shutil.which, BROWSERS)), None),
             args=["--no-sandbox"] if os.getuid() == 0 else [],
         )
         context = await chromium.new_context(**({"viewport": PHONE, "is_mobile": True, "locale": "nb-NO"} | settings))
@@ -112,7 +113,7 @@ async def test_every_word_can_be_read(sqlite_url: str, scheme: str, color: str) 
             assert [(words, ratio) for words, ratio in found if ratio < 4.5] == []
 
 
-@pytest.mark.parametrize("width", [320, 600, 1200])
+@pytest.mark.parametrize("width", [320, 390, 600, 1200])
 async def test_nothing_is_cut_off_at_any_width(site: Site, width: int) -> None:
     token = await site.token(a_pdf())
     async with browsing(viewport={"width": width, "height": 900}, is_mobile=False) as page:
@@ -172,6 +173,32 @@ async def test_an_expired_link_is_renewed_by_its_button(site: Site, scripts: boo
         assert page.url == f"{site.url}/i/{token}"
     (delivery,) = await site.store.find(site.delivery.id)
     assert (delivery.outcome, delivery.round) == (Outcome.OPEN, 1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_on_paper_it_is_black_on_white(site: Site, scheme: str) -> None:
+    token = await site.token(a_pdf())
+    async with browsing(color_scheme=scheme) as page:
+        await page.goto(f"{site.url}/i/{token}")
+        await page.emulate_media(media="print", color_scheme=scheme)
+        await shot(page, f"print-{scheme}")
+        assert not await page.get_by_role("link", name="Åpne fakturaen (PDF)").is_visible()
+        assert await page.locator(".amount").evaluate("e => getComputedStyle(e).color") == "rgb(0, 0, 0)"
+        found = await page.evaluate(CONTRASTS)
+        assert [(words, ratio) for words, ratio in found if ratio < 4.5] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_dark_screen_gets_the_logo_that_is_for_it(sqlite_url: str, scheme: str) -> None:
+    brand = replace(BRAND, logo=png(400, 90), logo_dark=png(300, 60))
+    async with open_site(sqlite_url, brand=brand) as site, browsing(color_scheme=scheme) as page:
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        await page.goto(f"{site.url}/i/{await site.token(a_pdf())}")
+        await shot(page, f"logo-{scheme}")
+        logo = page.get_by_role("img", name=BRAND.name)
+        assert await logo.evaluate("e => e.naturalWidth") == (300 if scheme == "dark" else 400)
+        assert said == []
 
 
 async def test_what_there_is_not_says_so(site: Site) -> None:

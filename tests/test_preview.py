@@ -10,6 +10,8 @@ import pytest
 from tests.commands import run
 from tests.test_templates import LOCALES
 
+KINDS = ("invoice", "link", "copy", "cancelled", "notice")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -24,9 +26,7 @@ def files(folder: Path) -> set[str]:
 def test_without_a_setting_it_shows_every_kind_in_every_language(folder: Path) -> None:
     done = run("preview")
     assert (done.exit_code, done.stderr) == (0, "")
-    mails = {
-        f"mail-{kind}.{end}" for kind in ("invoice", "link", "copy", "cancelled") for end in ("html", "txt", "eml")
-    }
+    mails = {f"mail-{kind}.{end}" for kind in KINDS for end in ("html", "txt", "eml")}
     each = mails | {"sms-invoice.txt", "sms-cancelled.txt", "page.html"}
     assert files(folder) == {f"{locale}-{name}" for locale in LOCALES for name in each}
     assert "1 part, " in done.stdout

@@ -404,10 +404,31 @@ def test_the_brand_is_shown_and_cannot_inject() -> None:
     assert "color: #000000" in html
 
 
+@pytest.mark.parametrize(
+    ("number", "country", "shown"),
+    [
+        ("923456789", "DK", "Org.nr. 923\u00a0456\u00a0789"),
+        ("923456789", "FI", "Rekisterinumero 923\u00a0456\u00a0789"),
+        ("556036-0793", "SE", "Org.nr 556036-0793"),
+        ("12345678", "DK", "CVR-nr. 12345678"),
+        ("DK12345678", "SE", "CVR-nr. DK12345678"),
+        ("1234567-8", "FI", "Y-tunnus 1234567-8"),
+        ("1234567-8", "GB", "Y-tunnus 1234567-8"),
+        ("FC12345678", "GB", "Org. no. FC12345678"),
+    ],
+)
+def test_the_sellers_number_is_called_what_its_country_calls_it(number: str, country: str, shown: str) -> None:
+    message = mail(opened(brand=replace(BRAND, organization_number=number)), from_country(country))
+    assert message.text.endswith(f"\n{shown}\n")
+    assert f"&middot; {shown}" in str(message.html).replace("&nbsp;", "\u00a0").replace("·", "&middot;")
+
+
 @pytest.mark.parametrize("logo", [b"GIF89a", png(1, 1)[:8], png(1, 1)[:33], png(0, 1), png(5001, 1)])
 def test_a_logo_that_is_no_picture_is_found_at_start(logo: bytes) -> None:
     with pytest.raises(TemplateError, match="DELIVERY_BRAND_LOGO: must be"):
         opened(brand=replace(BRAND, logo=logo))
+    with pytest.raises(TemplateError, match="DELIVERY_BRAND_LOGO_DARK: must be"):
+        opened(brand=replace(BRAND, logo=png(1, 1), logo_dark=logo))
 
 
 def test_a_colour_that_is_none_is_found_at_start() -> None:

@@ -477,8 +477,11 @@ def test_only_a_test_account_may_go_unsigned() -> None:
     assert "DELIVERY_ALLOW_UNSIGNED" in found
 
 
-def test_a_logo_is_a_png_of_bearable_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["BRAND_LOGO", "BRAND_LOGO_DARK"])
+def test_a_logo_is_a_png_of_bearable_size(tmp_path: Path, name: str) -> None:
     logo = tmp_path / "logo.png"
+    (tmp_path / "light.png").write_bytes(PNG)
+    light = {"BRAND_LOGO": str(tmp_path / "light.png")}
     for content, good in [
         (PNG, True),
         (b"GIF89a" + bytes(64), False),
@@ -496,10 +499,18 @@ def test_a_logo_is_a_png_of_bearable_size(tmp_path: Path) -> None:
     ]:
         logo.write_bytes(content)
         if good:
-            assert loaded(BRAND_LOGO=str(logo)).brand.logo == content
+            brand = loaded(**light | {name: str(logo)}).brand
+            assert (brand.logo_dark if name == "BRAND_LOGO_DARK" else brand.logo) == content
         else:
-            assert set(mistakes(BRAND_LOGO=str(logo))) == {"DELIVERY_BRAND_LOGO"}
-    assert set(mistakes(BRAND_LOGO=str(tmp_path))) == {"DELIVERY_BRAND_LOGO"}
+            assert set(mistakes(**light | {name: str(logo)})) == {f"DELIVERY_{name}"}
+    assert set(mistakes(**light | {name: str(tmp_path)})) == {f"DELIVERY_{name}"}
+
+
+def test_a_logo_for_dark_screens_alone_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "dark.png").write_bytes(PNG)
+    assert mistakes(BRAND_LOGO_DARK=str(tmp_path / "dark.png")) == {
+        "DELIVERY_BRAND_LOGO_DARK": "needs DELIVERY_BRAND_LOGO beside it"
+    }
 
 
 def test_commands_on_the_record_need_the_database_alone(tmp_path: Path) -> None:

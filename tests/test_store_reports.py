@@ -408,7 +408,7 @@ async def test_a_closed_delivery_does_not_fall(store: SqlStore, clock: MovedCloc
 
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_a_report_about_what_is_erased_leaves_no_words(store: SqlStore, clock: MovedClock, early: bool) -> None:  # noqa: FBT001
+async def test_a_report_about_what_is_erased_leaves_no_words(store: SqlStore, clock: MovedClock, early: bool) -> None:
     """It may have come before the erasure and find its send only afterwards, or come long after it."""
     about = report(Fate.DEFERRED, reference="queue-id-7", detail="ola@example.com is on holiday")
     if early:

@@ -56,7 +56,8 @@ class TemplatePages:
             raise TemplateError(f"pages: {exc}") from exc
         self._shared = {
             "brand": brand_view(brand),
-            "logo": _PNG + base64.b64encode(brand.logo).decode() if brand.logo else None,
+            "logo": _data_url(brand.logo),
+            "logo_dark": _data_url(brand.logo_dark),
         }
 
     def check(self) -> None:
@@ -102,6 +103,10 @@ class TemplatePages:
     def _rendered(self, name: str, language: Language, **own: Any) -> str:
         view = {"lang": language.tag, "translations": language.translations, **self._shared, **own}
         return self._templates[name].render(view)
+
+
+def _data_url(png: bytes | None) -> str | None:
+    return _PNG + base64.b64encode(png).decode() if png else None
 
 
 def _view(page: InvoicePage, language: Language) -> PageView:

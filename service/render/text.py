@@ -68,6 +68,17 @@ def organization_number(number: str | None) -> str | None:
     return number
 
 
+def register(number: str | None) -> str | None:
+    """Return the name of the register that a number can only be of, by its form: Denmark's or Finland's.
+
+    Other numbers go by the reader's own words, for what a reader's country calls its register is not the seller's.
+    """
+    number = clean(number) or ""
+    if re.fullmatch(r"(DK ?)?\d{8}|\d\d \d\d \d\d \d\d", number):
+        return "CVR-nr."
+    return "Y-tunnus" if re.fullmatch(r"\d{7}-\d", number) else None
+
+
 def file_name(word: str, number: str) -> str:
     """Return an ASCII name for the document, such as `Faktura-A1B2C-000001.pdf`; channels.md 1.8 says why ASCII."""
     plain = unicodedata.normalize("NFKD", f"{word}-{number}").encode("ascii", "ignore").decode()

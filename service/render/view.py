@@ -14,7 +14,7 @@ from service.delivery import Brand, Interval, Line, Transaction, Upcoming
 from service.png import picture_size
 from service.render.colors import edge, ink, ink_dark, on_color
 from service.render.errors import TemplateError
-from service.render.text import clean, customer_reference, description, money, organization_number
+from service.render.text import clean, customer_reference, description, money, organization_number, register
 
 _CONSUMERS = "kravia.invoice_b2c"
 _ITEMS = 20  # of a purchase that are shown one by one
@@ -42,6 +42,7 @@ class BrandView:
     logo: Logo | None
     logo_dark: Logo | None  # instead of `logo`, where the reader's screen is dark
     organization_number: str | None
+    register: str | None  # what the seller's own country calls such a number, where it can only be that country's
     support_email: str | None
     support_phone: str | None
     website: str | None  # as shown
@@ -108,6 +109,7 @@ def brand_view(brand: Brand) -> BrandView:
         logo=_logo(brand.logo, "logo") if brand.logo else None,
         logo_dark=_logo(brand.logo_dark, "logo-dark") if brand.logo and brand.logo_dark else None,
         organization_number=organization_number(brand.organization_number),
+        register=register(brand.organization_number),
         support_email=clean(brand.support_email),
         support_phone=clean(brand.support_phone),
         website=website and re.sub(r"(?i)^https?://", "", website).rstrip("/"),
@@ -153,7 +155,7 @@ def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -
 
 def _short(day: date | None, locale: Locale) -> str | None:
     """Return a day in as few characters as leave no doubt of which it is."""
-    pattern = {"sv": "yyyy-MM-dd", "en": "d MMM yyyy"}.get(locale.language, "dd.MM.yyyy")
+    pattern = {"sv": "yyyy-MM-dd", "fi": "d.M.yyyy", "en": "d MMM yyyy"}.get(locale.language, "dd.MM.yyyy")
     return None if day is None else format_date(day, pattern, locale=locale)
 
 

@@ -81,7 +81,7 @@ from service.reconcile import would_be_held
 from service.reconciling import LEASE as RECONCILE_LEASE
 from service.reconciling import Reconciler
 from service.record import open_record
-from service.record_json import delivery_json
+from service.record_json import delivery_json, send_json
 from service.render import TemplateError, TemplatePages, TemplateRenderer, open_pages, open_renderer
 from service.render.languages import language_of, read_languages
 from service.render.samples import FULL
@@ -103,7 +103,7 @@ from service.template_files import language_tag, template_folders
 from service.vault import DatabaseVault, FolderVault
 from service.vault_s3 import open_bucket
 from service.web.health import Trouble, admin_app
-from service.web.pages import invoice_pages
+from service.web.pages import NO_PAGE, invoice_pages
 from service.web.public import public_app
 from service.web.receipts import Receipts
 from service.worker import Worker
@@ -529,6 +529,8 @@ async def open_channel(
             # Whatever somebody's own factory raises, it is about what CHANNELS or its own settings say.
             said = scrub(str(exc), settings.secret_texts)
             raise SettingsError((f"DELIVERY_CHANNELS: {name} cannot be opened: {said}",)) from exc
+        if channel.largest_document == 0 and settings.link_key is None:
+            raise SettingsError((f"DELIVERY_LINK_KEY: is required for the channel {name}, which carries links only",))
         yield channel
 
 
@@ -819,6 +821,10 @@ async def check(settings: Settings) -> list[CheckResult]:
         results.extend([await tried(f"channel {channel.name}", channel.check()) for channel in channels])
         results.append(await tried("templates", _check_templates(settings, channels)))
         results.extend([await _check_public_url(settings, payments, url) for url in settings.public_url])
+        if settings.link_key is not None:
+            url = settings.public_url[0]  # where every link leads
+            results.append(await tried("invoice page", payments.reach(f"{url}{NO_PAGE}", refused_by=(404,))))
+            results.append(await tried("link store", _check_vault(settings, clock)))
         if settings.webhook_secrets:
             urls = wanted_webhooks(settings).urls
             results.extend([await tried("webhook URL", payments.reach(url, method="POST")) for url in urls])
@@ -832,6 +838,9 @@ _MEND = {
     "channel email": "see DELIVERY_SMTP_URL: smtp:// is STARTTLS, mostly on port 587, smtps:// is TLS from the start, "
     "mostly on 465; user and password are percent-encoded",
     "public URL": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass /callback on to it",
+    "invoice page": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass everything below /i/ on "
+    "to it, from everywhere: customers open it",
+    "link store": "see DELIVERY_LINK_STORE",
     "webhook URL": "`serve` must be running with DELIVERY_WEBHOOK_SECRETS set, and the proxy must pass "
     "/webhooks/dintero on to it",
 }
@@ -872,6 +881,17 @@ async def _check_templates(settings: Settings, channels: Sequence[Channel]) -> s
         raise PermanentFailure("not tried, for no channel could be opened")
     renderer_of(settings, channels)
     return "every template renders in every language"
+
+
+async def _check_vault(settings: Settings, clock: Clock) -> str:
+    """Keep a document, read it again and delete it, where those behind links are kept."""
+    async with AsyncExitStack() as stack:
+        url = settings.database_url.get_secret_value()
+        store = await stack.enter_async_context(open_store(url, clock=clock, migrate=False))
+        links = await stack.enter_async_context(open_links(settings, store, clock))
+        assert links is not None
+        await links.probe(settings.account_id)
+    return "keeps what is behind links, and returns it"
 
 
 def _who_is_told(settings: Settings) -> CheckResult:
@@ -930,7 +950,12 @@ class DemoService:
         if not found:
             return None
         history = await self._app.store.history(found[0].id)
-        return json.dumps(delivery_json(found[0], history), ensure_ascii=False)
+        sends = [send_json(send) for send in await self._app.store.sends(found[0].id)]
+        return json.dumps(delivery_json(found[0], history) | {"sends": sends}, ensure_ascii=False)
+
+    def previews(self) -> tuple[Shown, ...]:
+        """Return every kind of message in every language; nothing of the store is touched, so any thread may ask."""
+        return preview(self._settings, kind=None, locale=None, document=None, read_at=self._clock.now())
 
     async def groups(self) -> str:
         """Return what is expected of each group, and what of it was billed otherwise, as JSON text."""

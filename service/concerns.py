@@ -64,6 +64,13 @@ ABOUT: dict[Condition, About] = {
         urgent=False,
         works=False,
     ),
+    Condition.BOUNCED: About(
+        title="Not delivered after all",
+        short="not delivered after all",
+        meaning="A message that was accepted came back, or was reported as not delivered. The next channel is tried "
+        "once; if it stopped, the customer has no invoice, and its collection may have begun.",
+        mend=("deliveries show ID", "deliveries resend ID --to ADDRESS"),
+    ),
     Condition.UNDELIVERED: About(
         title="Collected, but not delivered",
         short="collected but not delivered",

@@ -100,6 +100,28 @@ class InvoiceLinks:
         asked = Request(by="the customer", at=self.clock.now(), reason=reason, even_late=True)
         await self.store.renew_link(visit.link, asked)
 
+    async def probe(self, account_id: str) -> None:
+        """Keep something, read it again and delete it; raises `TransientFailure` where that does not do.
+
+        What a crash leaves of it goes as any document does that no link leads to.
+        """
+        now, token_hash = self.clock.now(), hash_of(secrets.token_urlsafe(TOKEN_BYTES))
+        name = KeptLink(
+            token_hash=token_hash,
+            delivery_id="",
+            account_id=account_id,
+            document_sha256="",
+            sealed=b"",
+            created_at=now,
+            expires_at=now,
+        ).document_name
+        sealed = self.seal.close(b"%PDF", about=name)
+        await self.vault.put(name, sealed)
+        kept = await self.vault.get(name)
+        await self.vault.delete(name)
+        if kept != sealed:
+            raise TransientFailure("what was kept there cannot be read again")
+
     async def _in_force(self, delivery_id: str, sha256: str) -> KeptLink | None:
         """Return the link that a repeat is to get: its document is put again, for it may have been lost or moved."""
         now = self.clock.now()

@@ -1,8 +1,11 @@
 """Wiring: what `check` finds, what settings do to real mails, and what cannot start."""
 
+import base64
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -223,6 +226,42 @@ async def test_a_channel_that_cannot_open_is_one_line_of_check(tmp_path: Path) -
     async with checked(tmp_path, DELIVERY_CHANNELS="email,json:loads") as results:
         assert results["channel email"].ok
         assert "DELIVERY_CHANNELS: json:loads cannot be opened" in results["channel json:loads"].detail
+
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+
+
+async def test_a_channel_of_links_needs_the_invoice_page(tmp_path: Path) -> None:
+    post = {
+        "DELIVERY_HTTP_URL": "http://127.0.0.1:9/",
+        "DELIVERY_HTTP_SECRETS": "s" * 32,
+        "DELIVERY_HTTP_ALLOW_PRIVATE": "true",
+    }
+    changes = post | {"DELIVERY_CHANNELS": "email,http", "DELIVERY_HTTP_DOCUMENT": "link"}
+    async with checked(tmp_path, **changes) as results:
+        assert results["channel http"].detail.startswith("DELIVERY_LINK_KEY: is required for the channel http")
+    async with checked(tmp_path, DELIVERY_LINK_KEY=KEY, **changes) as results:
+        assert "DELIVERY_LINK_KEY" not in results["channel http"].detail
+
+
+@pytest.mark.parametrize("where", ["database", "folder", "nowhere"])
+async def test_check_keeps_a_document_where_those_behind_links_are_kept(tmp_path: Path, where: str) -> None:
+    migrate_store(f"sqlite:///{tmp_path}/d.db")
+    (tmp_path / "file").touch()
+    place = {"database": "database", "folder": str(tmp_path / "links"), "nowhere": str(tmp_path / "file" / "links")}
+    async with checked(tmp_path, DELIVERY_LINK_KEY=KEY, DELIVERY_LINK_STORE=place[where]) as results:
+        assert results["link store"].ok is (where != "nowhere"), results["link store"].detail
+        assert ("DELIVERY_LINK_STORE" in results["link store"].detail) is (where == "nowhere")
+        assert "/i/" in results["invoice page"].detail  # nobody serves here
+    assert not [file for _, _, files in os.walk(tmp_path / "links") for file in files]
+
+
+async def test_the_place_of_invoice_pages_is_known_from_another(tmp_path: Path) -> None:
+    async with open_stage(f"sqlite:///{tmp_path}/d.db") as stage:
+        reach = partial(stage.app.payments.reach, refused_by=(404,))
+        assert await reach(f"{stage.url}/i/") == f"{stage.url}/i/ leads here"
+        with pytest.raises(DeliveryFailure):
+            await reach(f"{stage.running.url}/i/")
 
 
 async def test_templates_of_ones_own_channel_are_tried_at_start(

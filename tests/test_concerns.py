@@ -74,11 +74,11 @@ def change(store: SqlStore, name: str, **columns: Any) -> None:
         connection.commit()
 
 
-def sent(store: SqlStore, name: str, outcome: str, round_: int = 0) -> None:
+def sent(store: SqlStore, name: str, outcome: str, round_: int = 0, *, ordinal: int = 1) -> None:
     with store._engines.writer.connect() as connection:
-        value = send(f"{ACCOUNT}.{name}", 1 + round_)
+        value = send(f"{ACCOUNT}.{name}", ordinal + round_)
         row = {column.name: getattr(value, column.name, None) for column in sends.columns}
-        connection.execute(insert(sends), row | {"outcome": outcome, "round": round_, "ordinal": 1})
+        connection.execute(insert(sends), row | {"outcome": outcome, "round": round_, "ordinal": ordinal})
         connection.commit()
 
 
@@ -117,6 +117,10 @@ async def test_every_condition_is_told_by_the_record(store: SqlStore) -> None:
     sent(store, "perhaps", "unconfirmed")
     enter(store, "again soon", **long)
     sent(store, "again soon", "unconfirmed")
+    enter(store, "came back", captured_known_at=now, delivered_at=now, **failed | {"attempt": 1})
+    sent(store, "came back", "bounced")
+    enter(store, "goes by another", captured_known_at=now - 2 * HOUR, delivered_at=now - 2 * HOUR, **long)
+    sent(store, "goes by another", "bounced")
     enter(store, "overdue", due_at=now - 6 * timedelta(minutes=1), leased_until=now - timedelta(minutes=1))
     enter(store, "void", outcome="completed", delivered_at=now - DAY, captured_known_at=now - DAY, voided_at=now)
     after = "voided at Dintero after the customer had the invoice"
@@ -135,6 +139,7 @@ async def test_every_condition_is_told_by_the_record(store: SqlStore) -> None:
         connection.commit()
     concerns = await store.concerns(ACCOUNT)
     assert told(concerns) == {
+        "bounced": ["came back", "goes by another"],
         "captured_not_delivered": ["captured in vain", "undelivered"],
         "delivered_not_captured": ["refused capture", "uncaptured"],
         "failed": ["failed"],
@@ -165,6 +170,18 @@ async def test_doubt_ends_with_an_answer_a_new_round_or_a_persons_word(store: Sq
     change(store, "resent", round=1)
     change(store, "stated", stated_round=0)
     assert told(await store.concerns(ACCOUNT)) == {"failed": ["answered", "resent", "stated"]}
+
+
+async def test_a_bounce_ends_with_another_message_a_new_round_or_a_persons_word(store: SqlStore) -> None:
+    failed = {"outcome": "failed", "closed_at": datetime.now(UTC), "attempt": 2}
+    for name in ("by another", "resent", "stated"):
+        enter(store, name, **failed)
+        sent(store, name, "bounced")
+    assert told(await store.concerns(ACCOUNT)) == {"bounced": ["by another", "resent", "stated"]}
+    sent(store, "by another", "accepted", ordinal=2)
+    change(store, "resent", round=1)
+    change(store, "stated", stated_round=0)
+    assert told(await store.concerns(ACCOUNT)) == {"failed": ["by another", "resent", "stated"]}
 
 
 async def test_what_a_pause_holds_up_is_not_overdue(store: SqlStore) -> None:
@@ -384,7 +401,7 @@ def test_what_matters_most_comes_first() -> None:
     assert ordered[0].condition is Condition.PAUSED
     notice = urgent_notice(ordered, HEADING)
     assert notice.text.index("SENDING IS PAUSED") < notice.text.index("DID NOT GO OUT")
-    assert notice.subject.endswith("and 11 more")
+    assert notice.subject.endswith("and 12 more")
 
 
 def test_a_test_account_is_named_as_one() -> None:

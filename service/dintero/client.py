@@ -1,6 +1,6 @@
 """The payment provider as the core knows it: `Payments`, over HTTP."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 
@@ -121,14 +121,14 @@ class Dintero:
         await self._listing.look()
         return f"the client credentials are accepted for {self._account_id}"
 
-    async def reach(self, url: str, *, method: str = "GET") -> str:
+    async def reach(self, url: str, *, method: str = "GET", refused_by: Collection[int] = _REFUSED_BY_US) -> str:
         """Ask an address of our own without a signature, and return a line on it; raises unless it is we who refuse."""
         doing = f"asking {url}"
         try:
             answer = await self._wire.exchange(method, place(url), doing=doing, headers={})
         except ValueError as exc:
             raise PermanentFailure(f"{url} is not a usable address") from exc
-        word = members(parsed(answer, doing)).get("error") if answer.status in _REFUSED_BY_US else None
+        word = members(parsed(answer, doing)).get("error") if answer.status in refused_by else None
         if not isinstance(word, str):  # others say what is wrong in an object of their own
             raise TransientFailure(f"{url} answered {answer.status}, and not as this service does")
         return f"{url} leads here"

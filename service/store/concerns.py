@@ -66,6 +66,14 @@ def _in_doubt() -> ColumnElement[bool]:
     return and_(deliveries.c.attempt > 0, not_(stated), doubtful, not_(accepted))
 
 
+def _bounced() -> ColumnElement[bool]:
+    of_round = and_(sends.c.delivery_id == deliveries.c.id, sends.c.round == deliveries.c.round)
+    came_back = exists().where(of_round, sends.c.outcome == Settled.BOUNCED.value)
+    accepted = exists().where(of_round, sends.c.outcome == Settled.ACCEPTED.value)
+    stated = func.coalesce(deliveries.c.stated_round, -1) == deliveries.c.round
+    return and_(deliveries.c.attempt > 0, not_(stated), came_back, not_(accepted))
+
+
 def _overdue() -> ColumnElement[bool]:
     paused = exists().where(
         pauses.c.account_id == deliveries.c.account_id, pauses.c.key.in_([deliveries.c.lane, PROVIDER_LANE])
@@ -83,6 +91,7 @@ def _unfinished() -> Select[Any]:
     condition = case(
         (and_(_STOPPED, deliveries.c.reason.like(f"{HELD}%")), Condition.HELD.value),
         (and_(_STOPPED, _in_doubt()), Condition.UNCONFIRMED.value),
+        (_bounced(), Condition.BOUNCED.value),
         (and_(half_captured, long_captured), Condition.UNDELIVERED.value),
         (and_(half_sent, long_sent), Condition.UNCAPTURED.value),
         (_STOPPED, Condition.FAILED.value),

@@ -17,6 +17,8 @@ from service.web.asgi import Handler, error
 
 PAGE = "/i/{token}"
 DOCUMENT = "/i/{token}/invoice.pdf"
+NO_PAGE = "/i/"
+"""What is asked for to see whether a proxy passes on what is below it; no page is there."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _PREFIX = 8  # characters of a token that share a limit
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)

@@ -25,7 +25,7 @@ PYTEST := $(PY) -m pytest --rootdir=. -c pyproject.toml
 SPREAD := -n auto --maxprocesses 4 --dist worksteal
 
 help:
-	@echo 'make demo           an invoice is created, delivered and captured on this machine (DEMO_ARGS=--exit stops there)'
+	@echo 'make demo           invoices are created, delivered and captured on this machine (DEMO_ARGS=--exit stops there)'
 	@echo 'make test           the tests (TEST_ARGS="-k name" for some of them)'
 	@echo 'make test-browser   the tests that look at pages and mails in Chromium'
 	@echo 'make torture        minutes of kills, faults and load on both databases (MINUTES=10 SEED=1 to repeat one)'

@@ -101,12 +101,12 @@ def worker() -> None:
 
 @cli.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the demo.  [default: 8080, or a free one]")
-@click.option("--exit", "exit_after", is_flag=True, help="Stop once the invoice is captured.")
+@click.option("--exit", "exit_after", is_flag=True, help="Stop once its invoices are captured.")
 def demo(port: int | None, exit_after: bool) -> None:  # noqa: FBT001  # click's shape
     """Show everything on this machine, with nothing to set up.
 
-    A simulated provider, a mail server with an inbox page, and the service: an invoice is created, delivered and
-    captured. Neither your settings nor your .env are read.
+    A simulated provider, a mail server, SMS providers and an ERP with pages of their own, and the service: invoices
+    are created, delivered by mail, SMS and to the ERP, and captured. Neither your settings nor your .env are read.
     """
     import asyncio  # noqa: PLC0415
 
@@ -119,7 +119,7 @@ def demo(port: int | None, exit_after: bool) -> None:  # noqa: FBT001  # click's
         try:
             status = asyncio.run(show)
         except KeyboardInterrupt:
-            status = 1 if exit_after else 0  # with --exit, 0 is kept for an invoice that was captured
+            status = 1 if exit_after else 0  # with --exit, 0 is kept for invoices that were captured
     sys.exit(status)
 
 

@@ -318,7 +318,7 @@ def next_effect(
     if has_it and begun:
         return Close(outcome=Outcome.COMPLETED, reason=by_fallback(delivery, sends))
     if has_it:
-        return early_bounces(delivery, rules, now) or StartCapture()
+        return early_bounces(delivery, rules, now, since=_accepted_at(delivery, sends)) or StartCapture()
     capture_first = rules.order is CaptureOrder.BEFORE_DELIVERY and not begun
     effect = StartCapture() if capture_first else next_send(delivery, sends, rules, now)
     late = by_due_date(delivery, transaction, rules, now)
@@ -330,11 +330,21 @@ def next_effect(
     return late
 
 
-def early_bounces(delivery: Delivery, rules: Rules, now: datetime) -> Wait | None:
-    """Leave bounces time to come before the collection starts (CAPTURE_DELAY); nothing bounces that a person saw."""
-    if delivery.delivered_at is None or delivery.delivery_proof in (Proof.PERSON, Proof.REPORT):
+def _accepted_at(delivery: Delivery, sends: Sequence[Send]) -> datetime | None:
+    """Return when the message was accepted that counts in this round, if one did: another may have bounced before."""
+    of_round = [send for send in sends if send.round == delivery.round and send.outcome is Settled.ACCEPTED]
+    return min((send.settled_at for send in of_round if send.settled_at), default=None)
+
+
+def early_bounces(delivery: Delivery, rules: Rules, now: datetime, *, since: datetime | None = None) -> Wait | None:
+    """Leave bounces time to come before the collection starts (CAPTURE_DELAY); nothing bounces that a person saw.
+
+    It counts from `since`, or from when the customer first had it.
+    """
+    since = since or delivery.delivered_at
+    if since is None or delivery.delivery_proof in (Proof.PERSON, Proof.REPORT):
         return None
-    passed = max(0.0, (now - delivery.delivered_at).total_seconds())  # another process's clock may be ahead
+    passed = max(0.0, (now - since).total_seconds())  # another process's clock may be ahead
     left = rules.capture_delay - passed
     if left <= 0:
         return None

@@ -967,6 +967,7 @@ class Job:
 class Condition(StrEnum):
     """What a person may have to see to. A delivery is in one of these at most; the value is its name outside."""
 
+    BOUNCED = "bounced"  # open again, or stopped: what was accepted was not delivered after all
     UNDELIVERED = "captured_not_delivered"  # for an hour, or stopped for good
     UNCAPTURED = "delivered_not_captured"  # likewise
     VOIDED = "voided_after_delivery"  # in the last three days: nothing that is done here ends it
@@ -1093,6 +1094,10 @@ class LeaseLost(Exception):
 
 class IntentOpen(Exception):
     """There is an open intent for this document, recipient and channel (or transaction): no second one may begin."""
+
+
+class Bounced(Exception):
+    """What was accepted was reported as never delivered meanwhile: nothing is captured for it."""
 
 
 class AlreadySent(Exception):
@@ -1349,8 +1354,8 @@ class Store(Protocol):
         A wake-up since the claim makes an open one due now, and opens again what `receive` would have.
         """
 
-    async def begin_send(self, claim: Claim, send: Send) -> None:
-        """Commit the intent and count the attempt.
+    async def begin_send(self, claim: Claim, send: Send, delivery: Delivery | None = None) -> None:
+        """Commit the intent and count the attempt; with it, whose turn it is by `delivery` (`fallen`, `channel_since`).
 
         Raises `AlreadySent` when a send of its round was accepted meanwhile, `IntentOpen`, and `CommitInDoubt` when it
         is not sure that the intent is written.
@@ -1383,7 +1388,10 @@ class Store(Protocol):
         """Give what has waited for a paused lane longer than `after` seconds to the provider's; return how many."""
 
     async def begin_capture(self, claim: Claim, capture: Capture) -> None:
-        """Commit the intent to capture; raises `IntentOpen`, and `CommitInDoubt` when that is not sure."""
+        """Commit the intent to capture; raises `IntentOpen`, and `CommitInDoubt` when that is not sure.
+
+        Raises `Bounced` when what counted as delivered has bounced since the claim, and nothing else did.
+        """
 
     async def settle_capture(
         self, capture: Capture, entries: Sequence[Entry], *, began_at: datetime | None = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from service.delivery import Delivery, Entry
+from service.delivery import Delivery, Entry, Send
 
 
 def delivery_json(delivery: Delivery, history: Sequence[Entry] | None = None) -> dict[str, Any]:
@@ -38,6 +38,23 @@ def delivery_json(delivery: Delivery, history: Sequence[Entry] | None = None) ->
     if history is not None:
         said["history"] = [_entry_json(entry) for entry in history]
     return said
+
+
+def send_json(send: Send) -> dict[str, Any]:
+    """Return what is said of one attempt to reach a recipient over a channel."""
+    return {
+        "channel": send.channel,
+        "recipient": send.recipient,
+        "purpose": send.purpose.value,
+        "outcome": send.outcome.value,
+        "proof": send.proof and send.proof.value,
+        "answer": send.answer,
+        "message_id": send.message_id,
+        "remote_id": send.remote_id,
+        "begun_at": time_text(send.begun_at),
+        "settled_at": time_text(send.settled_at),
+        "reported_at": time_text(send.reported_at),
+    }
 
 
 def time_text(at: datetime | None) -> str | None:

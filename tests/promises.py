@@ -10,6 +10,8 @@ from service.simulator.collecting import CaptureSeen
 from service.simulator.documents import Json, collection_begun
 from service.simulator.mail import Mail
 
+IDEMPOTENT = frozenset({"http"})
+"""The channels whose other side takes the same message once."""
 DENIED = "stated as not delivered"
 """The answer of a send in doubt of which a person said that it did not arrive; that it was in doubt stays true."""
 
@@ -24,6 +26,10 @@ class Witness:
 
     def mail(self, mail: Mail) -> None:
         self.seen.append(("mail", str(message_from_bytes(mail.content)["Message-ID"])))
+
+    def took(self, message_id: str) -> None:
+        """Note a message of another channel than mail, by the name that the record knows it by."""
+        self.seen.append(("mail", message_id))
 
     def capture(self, capture: CaptureSeen) -> None:
         self.seen.append(("capture", capture.transaction_id))
@@ -53,8 +59,10 @@ def check(
     captured = Counter(id_ for kind, id_ in witness.seen if kind == "capture")
     assert max(captured.values(), default=0) <= 1, f"captured twice: {captured.most_common(3)}"
     about = {d.id: frozenset({d.transaction_id}) for d in deliveries} | dict(on_invoice or {})
+    # Who states it of one purchase states it of the invoice, and so of all that are on it.
+    witness.stated |= {id_ for together in about.values() if together & witness.stated for id_ in together}
     of_mail = {send.message_id: about[i] for i, found in sends.items() for send in found}
-    notices = {send.message_id for found in sends.values() for send in found if send.round == NOTICE_ROUND}
+    notices = {send.message_id for found in sends.values() for send in found if send.round < 0}
     _in_order(witness, of_mail, notices, after_delivery=after_delivery)
 
 
@@ -70,12 +78,25 @@ def _sent_as_recorded(witness: Witness, delivery: Delivery, sends: Sequence[Send
         assert repeats, f"accepted twice: {of_it}"
         copies = arrived[message_id]
         known = len(accepted)
-        assert known <= copies <= known + in_doubt, f"{copies} arrived, and the record says: {of_it}"
+        bounced = sum(send.outcome is Settled.BOUNCED for send in of_it)  # or never arrived at all
+        at_least = min(known, 1) if of_it[0].channel in IDEMPOTENT else known
+        assert at_least <= copies <= known + bounced + in_doubt, f"{copies} arrived, and the record says: {of_it}"
+        assert copies <= 1 or of_it[0].channel not in IDEMPOTENT, f"taken twice: {of_it}"
     told = [send for send in sends if send.round == NOTICE_ROUND]
     perhaps = [send for send in told if send.outcome is not Settled.REFUSED]
     assert len(perhaps) <= 1, f"told of a purchase again: {told}"
-    rounds = {send.round for send in sends} - {NOTICE_ROUND}
+    rounds = {send.round for send in sends if send.round >= 0}
+    for round_ in rounds:
+        _one_is_enough([send for send in sends if send.round == round_])
     assert len(rounds) <= 1 + witness.asked[delivery.transaction_id], f"sent in {rounds}, and nobody asked: {delivery}"
+
+
+def _one_is_enough(of_round: Sequence[Send]) -> None:
+    """Nothing is begun after one of the round was accepted; when one counts by a report alone, nobody knows."""
+    for accepted in of_round:
+        told = accepted.outcome is Settled.ACCEPTED and accepted.reported_at is None
+        after = [send for send in of_round if told and accepted.settled_at and send.begun_at > accepted.settled_at]
+        assert not after, f"begun after {accepted} was accepted: {after}"
 
 
 def _in_order(

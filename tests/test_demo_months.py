@@ -18,10 +18,12 @@ from service.clock import MovableClock
 from service.serving import listen, origin, serving
 from service.simulator.api import open_provider
 from service.simulator.demo import settings_for
+from service.simulator.erp import ErpServer
 from service.simulator.faults import Fault, Faults
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.months import CUSTOMERS, Groups
 from service.simulator.pages import site
+from service.simulator.sms import SmsServer
 from service.simulator.stage import Stage
 
 LIND = CUSTOMERS["lind"].organization_number
@@ -42,6 +44,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
             url=url,
             running=running,
             mail=mail,
+            sms=SmsServer(clock=clock),
+            erp=ErpServer(clock=clock, secret="a-secret", faults=faults),
             service=service,
             clock=clock,
             random=random,

@@ -1,5 +1,6 @@
 """More than one channel: the next one's turn, what comes back later, pace, and the document behind a link."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ import pytest
 from service.decide import early_bounces
 from service.delivery import (
     Capture,
+    Composed,
     ContentGate,
     Delivery,
     Fate,
@@ -16,6 +18,7 @@ from service.delivery import (
     Outcome,
     Pace,
     Proof,
+    Receipt,
     RecipientRefused,
     Report,
     Reported,
@@ -359,3 +362,94 @@ async def test_without_a_delay_nobody_waits_for_clocks_that_differ(bench: Bench)
     wait = early_bounces(delivery, replace(RULES, capture_delay=60.0), bench.clock.now())
     assert wait is not None
     assert wait.seconds == 60.0
+
+
+async def test_an_sms_in_doubt_keeps_nobody_longer_than_its_turn(bench: Bench) -> None:
+    """Its own repeat would wait for a report for hours; the next channel's turn comes before that, and by itself."""
+    sms, other = FakeChannel("sms-twilio", reports=True), FakeChannel("http", guarantee=Guarantee.IDEMPOTENT)
+    bench.channel.reaches, bench.others = False, (sms, other)
+    bench.rules = replace(RULES, give_up_after=10 * 86400, fallback_after=HOUR)
+    sms.plan = [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    delivery = await later(bench, 901)
+    assert delivery.due_at is not None
+    assert delivery.due_at <= bench.clock.now() + timedelta(seconds=HOUR)
+    delivery = await later(bench, HOUR - 901 + 2)
+    assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "http", [])
+
+
+async def test_a_retry_repeats_what_is_in_doubt_by_its_own_channel(bench: Bench) -> None:
+    """The first channel refused, the second's answer was lost: the repeat is the second's, to the byte."""
+    sms = with_sms(bench)
+    bench.channel.plan, sms.plan = [GONE], [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    await bench.store.retry(ID, request())
+    delivery = await later(bench, 6 * HOUR + 1)
+    assert (delivery.outcome, delivery.channel, len(sms.sent)) == (Outcome.COMPLETED, "sms-twilio", 1)
+    assert bench.channel.sent == []
+
+
+async def test_who_fell_and_died_goes_on_where_it_was(bench: Bench) -> None:
+    """Whose turn it is is written with the intent: a process that dies in a send leaves no other channel to begin."""
+    sms = with_sms(bench)
+    bench.channel.plan = [GONE]
+
+    def die() -> None:
+        raise asyncio.CancelledError
+
+    sms.plan = [die]
+    bench.payments.add(a_transaction(ID))
+    await bench.arrive()
+    with pytest.raises(asyncio.CancelledError):
+        await bench.worker().drain()
+    delivery = await later(bench, 61)
+    assert (delivery.fallen, bench.channel.sent, len(sms.sent)) == ("email", [], 0)
+    assert [send.outcome for send in await bench.store.sends(ID)] == [Settled.REFUSED, Settled.UNCONFIRMED]
+    delivery = await later(bench, 6 * HOUR)
+    assert (delivery.outcome, delivery.channel, bench.channel.sent) == (Outcome.COMPLETED, "sms-twilio", [])
+
+
+async def test_a_bounce_of_the_second_does_not_bring_the_first_back(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [GONE]
+    await delivered(bench)
+    await bench.store.report(ACCOUNT, report(bench, "sms-twilio-1", Fate.FAILED, channel="sms-twilio"))
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, bench.channel.sent, len(sms.sent)) == (Outcome.FAILED, [], 1)
+
+
+async def test_a_second_word_of_one_bounce_opens_nothing_again(bench: Bench) -> None:
+    sms = with_sms(bench)
+    await delivered(bench)
+    sms.plan = [RecipientRefused("a landline"), RecipientRefused("a landline")]
+    assert await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED, "1")) is Reported.BOUNCED
+    assert (await later(bench, 0)).outcome is Outcome.FAILED
+    assert await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED, "2")) is Reported.RECORDED
+    assert ((await later(bench, 0)).outcome, len(sms.plan)) == (Outcome.FAILED, 1)
+
+
+async def test_what_bounces_before_its_answer_is_recorded_is_not_captured(bench: Bench) -> None:
+    """The report overtakes the answer: the pass that gets the answer must not capture for it."""
+    sms = with_sms(bench)
+    took = bench.channel.send
+
+    async def send(composed: Composed) -> Receipt:
+        receipt = await took(composed)
+        await bench.store.report(ACCOUNT, report(bench, composed.message_id, Fate.FAILED))
+        return receipt
+
+    sms.plan = [RecipientRefused("a landline")]
+    bench.channel.send = send  # type: ignore[method-assign]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, await captures(bench)) == (Outcome.FAILED, ())
+    assert len(bench.channel.sent) == 1
+
+
+async def test_what_falls_back_has_its_own_time_for_early_bounces(bench: Bench) -> None:
+    with_sms(bench, capture_delay=1800.0)
+    await delivered(bench)
+    bench.clock.advance(1700)
+    await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED))
+    assert (await later(bench, 0)).channel == "sms-twilio"
+    assert ((await later(bench, 1000)).outcome, await captures(bench)) == (Outcome.OPEN, ())
+    assert (await later(bench, 801)).outcome is Outcome.COMPLETED

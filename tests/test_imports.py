@@ -272,7 +272,7 @@ def test_libraries_stay_at_home(module: str) -> None:
 # The modules that know the HTTP client; one that opens a way out of its own is entered here.
 HTTP_CLIENTS = {
     *("alert_url", "channels.http", "channels.oauth", "channels.sms", "dintero.wire", "receipts.amazon"),
-    *("simulator.callbacks", "simulator.sms", "simulator.sms_pages"),
+    *("simulator.bounces", "simulator.callbacks", "simulator.sms"),
 }
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -24,12 +25,17 @@ from service.delivery import Clock
 from service.serving import listen, origin
 from service.simulator.api import open_provider
 from service.simulator.demo import run_demo
+from service.simulator.erp import ErpServer, Posted
 from service.simulator.faults import KINDS, Fault
 from service.simulator.mail import Mail, MailServer, open_mail_server
 from service.simulator.pages import site
+from service.simulator.sms import SmsServer
+from service.simulator.sms_wire import Asked
 from service.simulator.stage import Stage, number_of
+from service.simulator.ways import Way
 from tests.fakes import MovedClock
 
+MAIL: tuple[Way, ...] = ("email",)
 ODD = "<script>alert('x')</script> \"&{{ 7*7 }} 🎉"
 MESSAGE = """\
 From: Shop <shop@shop.example>
@@ -76,6 +82,15 @@ Content-Disposition: attachment; filename="page.html"
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """One file of a preview."""
+
+    name: str
+    content: bytes
+    remark: str = "a remark"
+
+
 class SmallService:
     """Does what the service is for, once and without care."""
 
@@ -84,6 +99,7 @@ class SmallService:
         self.works = works
         self.records: dict[str, dict[str, Any]] = {}
         self.known: list[dict[str, Any]] = []
+        self.previewed: tuple[Preview, ...] = ()
         self.called: asyncio.Queue[str] = asyncio.Queue()
         self.asgi = Starlette(routes=[Route("/callback", self.callback), Route("/livez", self.livez)])
 
@@ -103,6 +119,9 @@ class SmallService:
 
     async def groups(self) -> str:
         return json.dumps(self.known)
+
+    def previews(self) -> tuple[Preview, ...]:
+        return self.previewed
 
     async def run(self) -> None:
         while True:
@@ -154,7 +173,7 @@ def opener(opened: Opened, *, works: bool = True) -> Callable[[Mapping[str, str]
 async def test_the_demo_delivers_and_leaves() -> None:
     opened: Opened = []
     lines: list[str] = []
-    status = await run_demo(port=None, exit_after=True, open_service=opener(opened), echo=lines.append)
+    status = await run_demo(port=None, ways=MAIL, exit_after=True, open_service=opener(opened), echo=lines.append)
     told = "\n".join(lines)
     assert status == 0, told
     assert "captured" in lines[-1]
@@ -169,7 +188,8 @@ async def test_the_demo_delivers_and_leaves() -> None:
 async def test_the_demo_admits_that_nothing_came() -> None:
     lines: list[str] = []
     service = opener([], works=False)
-    status = await run_demo(port=None, exit_after=True, open_service=service, echo=lines.append, patience=0.3)
+    demo = run_demo(port=None, ways=MAIL, exit_after=True, open_service=service, echo=lines.append, patience=0.3)
+    status = await demo
     assert status == 1
     assert "still open after 0.3 seconds" in lines[-1]
     assert "captured" not in "\n".join(lines)
@@ -179,7 +199,7 @@ async def test_a_taken_port_given_by_hand_is_an_error() -> None:
     taken = listen()
     port = taken.getsockname()[1]
     lines: list[str] = []
-    status = await run_demo(port=port, exit_after=True, open_service=opener([]), echo=lines.append)
+    status = await run_demo(port=port, ways=MAIL, exit_after=True, open_service=opener([]), echo=lines.append)
     taken.close()
     assert status == 1
     assert str(port) in lines[0]
@@ -195,7 +215,7 @@ async def test_ctrl_c_ends_the_demo(number: signal.Signals) -> None:
             os.kill(os.getpid(), number)
 
     async with asyncio.timeout(20):
-        assert await run_demo(port=None, exit_after=False, open_service=opener([]), echo=echo) == 0
+        assert await run_demo(port=None, ways=MAIL, exit_after=False, open_service=opener([]), echo=echo) == 0
     assert "Stopping" in lines[-1]
 
 
@@ -204,7 +224,7 @@ async def test_ctrl_c_before_the_invoice_is_through_is_no_success() -> None:
         if "the service answered" in line:
             os.kill(os.getpid(), signal.SIGINT)
 
-    assert await run_demo(port=None, exit_after=True, open_service=opener([], works=False), echo=echo) == 1
+    assert await run_demo(port=None, ways=MAIL, exit_after=True, open_service=opener([], works=False), echo=echo) == 1
 
 
 async def test_a_service_that_breaks_is_not_hidden() -> None:
@@ -217,7 +237,7 @@ async def test_a_service_that_breaks_is_not_hidden() -> None:
         yield Broken(env)
 
     with pytest.raises(ExceptionGroup) as caught:
-        await run_demo(port=None, exit_after=True, open_service=open_broken, echo=lambda _: None)
+        await run_demo(port=None, ways=MAIL, exit_after=True, open_service=open_broken, echo=lambda _: None)
     assert caught.group_contains(LookupError)
 
 
@@ -257,6 +277,8 @@ async def visit() -> AsyncIterator[Visit]:
             url=url,
             running=running,
             mail=server,
+            sms=SmsServer(clock=clock, faults=running.provider.faults),
+            erp=ErpServer(clock=clock, secret="a-secret", faults=running.provider.faults),
             service=service,
             clock=clock,
             random=Random(2),
@@ -283,8 +305,37 @@ async def test_every_page_answers_and_escapes(visit: Visit) -> None:
         "history": [
             {"at": ODD, "step": "deliver", "result": "refused", "channel": None, "detail": ODD, "message_id": ODD}
         ],
+        "sends": [
+            {"channel": ODD, "purpose": ODD, "recipient": ODD, "outcome": ODD, "proof": ODD, "reported_at": ODD}
+            | {"answer": ODD}
+        ],
     }
-    paths = ["/", "/demo/invoices", "/inbox", "/demo/letters", "/inbox/1", "/inbox/2", f"/record/{transaction_id}"]
+    stage = visit.stage
+    stage.sms.take("link", Asked(sender=ODD, to=ODD, text=ODD, reference=None, callback=None))
+    stage.erp.came["k"] = 1
+    stage.erp.refused.append(ODD)
+    stage.erp.inbox.append(
+        Posted(
+            number=1,
+            key="k",
+            kind=ODD,
+            invoice_number=ODD,
+            buyer=ODD,
+            amount=500,
+            currency="NOK",
+            due_date=ODD,
+            document=None,
+            link=None,
+            content=ODD,
+            received_at=stage.clock.now(),
+        )
+    )
+    visit.service.previewed = (
+        Preview(name="nb-sms-invoice.txt", content=ODD.encode(), remark=ODD),
+        Preview(name="nb-page.html", content=b"<p>page</p>"),
+    )
+    paths = ["/sms", "/demo/texts", "/erp", "/demo/posted", "/preview", "/preview?show=nb-page.html"]
+    paths += ["/", "/demo/invoices", "/inbox", "/demo/letters", "/inbox/1", "/inbox/2", f"/record/{transaction_id}"]
     paths += ["/inbox/1?view=text", "/inbox/1?view=source", "/inbox/2?view=html", "/inbox/1?view=odd"]
     for path in paths:
         answer = await visit.http.get(path)
@@ -324,7 +375,7 @@ async def test_a_mail_is_shown_with_its_pictures_and_files(visit: Visit) -> None
 @pytest.mark.parametrize("buyer", ["business", "consumer"])
 @pytest.mark.parametrize("country", ["NO", "SE", "FI", "DK", "DE"])
 async def test_an_invoice_can_be_created_paid_and_voided(visit: Visit, buyer: str, country: str) -> None:
-    form = {"buyer": buyer, "country": country, "channel": "merchant"}
+    form = {"buyer": buyer, "country": country, "way": "email"}
     provider = visit.stage.running.provider
     for _ in range(2):
         assert (await visit.http.post("/demo/create", data=form)).status_code == 303
@@ -344,7 +395,7 @@ async def test_an_invoice_can_be_created_paid_and_voided(visit: Visit, buyer: st
 
 
 async def test_only_this_site_may_act(visit: Visit) -> None:
-    form = {"buyer": "business", "country": "NO", "channel": "merchant"}
+    form = {"buyer": "business", "country": "NO", "way": "email"}
     away = await visit.http.post("/demo/create", data=form, headers={"sec-fetch-site": "cross-site"})
     assert away.status_code == 403
     assert (await visit.http.post("/demo/create", data=form | {"country": "XX"})).status_code == 400
@@ -360,7 +411,7 @@ async def test_everything_else_is_the_services(visit: Visit) -> None:
 
 async def test_the_pages_need_nothing_from_elsewhere(visit: Visit) -> None:
     visit.stage.create()
-    for path in ("/", "/inbox", "/demo/style.css", "/demo/script.js"):
+    for path in ("/", "/inbox", "/sms", "/erp", "/demo/style.css", "/demo/script.js"):
         text = (await visit.http.get(path)).text
         outside = text.replace(visit.stage.url, "").replace(visit.stage.running.url, "")
         assert "http://" not in outside

@@ -1,25 +1,22 @@
-"""The simulated SMS providers: reports over real HTTP, late, twice and out of order, and the demo's page of texts."""
+"""The simulated SMS providers: reports over real HTTP, late, twice and out of order, and faults."""
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from random import Random
 
-import httpx2 as httpx
 import pytest
-from starlette.applications import Starlette
 
 from service.app import channel_names
 from service.delivery import Fate, Report, ReportRequest
-from service.serving import listen, origin, serving
+from service.serving import listen, origin
 from service.settings import Need, SettingsError, load_settings
-from service.simulator.sms import TROUBLES, SmsServer, open_sms_server
-from service.simulator.sms_pages import sms_routes
-from service.simulator.sms_wire import KINDS, Kind
+from service.simulator.faults import KINDS as KINDS_OF_FAULT
+from service.simulator.faults import Faults
+from service.simulator.sms import TROUBLES, NotReported, SmsServer, open_sms_server
+from service.simulator.sms_wire import KINDS, Asked, Kind
 from tests.fakes import MovedClock
 from tests.servers import Reply, Seen, serve
-from tests.test_sms import INTENT, LINK, LOGIN, MESSAGE, SECRET, context, opener, settings, transaction
-
-SHOP = "Nordlys Interiør"
+from tests.test_sms import INTENT, LOGIN, MESSAGE, NUMBER, SECRET, context, opener, settings, transaction
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,6 +75,7 @@ def environment(*channels: str) -> dict[str, str]:
         "DELIVERY_BRAND_NAME": "Nordlys",
         "DELIVERY_REDIRECT_TO": "+4791234567",
         "DELIVERY_CHANNELS": ",".join(channels),
+        "DELIVERY_LINK_KEY": "a" * 43,  # nothing but links is texted
     }
 
 
@@ -106,55 +104,33 @@ async def test_channels_open_by_their_names() -> None:
     assert await channel_names(load_settings(env, need=Need.SERVE)) == tuple(f"sms-{kind}" for kind in KINDS)
 
 
-# --- the page --------------------------------------------------------------------------------------------------------
+# --- faults and reports that cannot be sent --------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[tuple[SmsServer, httpx.AsyncClient]]:
-    server = SmsServer(clock=MovedClock(), login=LOGIN["sinch"])
-    sock = listen()
-    async with (
-        open_sms_server(server),
-        serving(Starlette(routes=sms_routes(server, shop=SHOP)), sock),
-        httpx.AsyncClient(trust_env=False, base_url=origin(sock)) as client,
-    ):
-        yield server, client
-
-
-async def test_page_shows_texts_and_reports_them(page: tuple[SmsServer, httpx.AsyncClient]) -> None:
-    server, client = page
-    assert "No text yet" in (await client.get("/sms")).text
-
-    async def taken(_: Seen) -> Reply:
-        return Reply(status=200)
-
-    async with serve(taken) as public:
-        given = replace(context("sinch", server.url), public_url=public.url)
-        async with opener("sinch")(given) as channel:
-            text = f"<b>Faktura</b> {LINK}"
-            message = replace(MESSAGE, text=text)
-            await channel.send(channel.compose(message, None, channel.recipient(transaction()), INTENT))
-        shown = await client.get("/sms")
-        assert "&lt;b&gt;Faktura" in shown.text
-        assert f'<a href="{LINK}">' in shown.text
-        assert "default-src 'none'" in shown.headers["content-security-policy"]
-        answer = await client.post("/sms/1/report", data={"fate": "delivered"})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/sms")
-        assert len(public.to("/receipts/sms-sinch")) == 1
-    assert "reported: delivered" in (await client.get("/sms")).text
-    assert (await client.post("/sms/1/report", data={"fate": "failed"})).status_code == 502  # nobody is there any more
-    assert (await client.post("/sms/1/report", data={"fate": "odd"})).status_code == 404
-    assert (await client.post("/sms/9/report", data={"fate": "failed"})).status_code == 404
-
-
-async def test_page_switches_faults_on(page: tuple[SmsServer, httpx.AsyncClient]) -> None:
-    server, client = page
-    assert (await client.post("/sms/faults", data={"name": "sms-401"})).status_code == 303
-    assert server.trouble("link") is TROUBLES["sms-401"]
-    assert server.trouble("link") is None
-    assert (await client.post("/sms/faults", data={"name": "nothing"})).status_code == 400
-    server.on("sms-500")
-    assert (await client.post("/sms/faults", data={"name": ""})).status_code == 303
-    assert server.trouble("link") is None
+def test_faults_are_its_own_or_shared() -> None:
+    faults = Faults(Random(1))
+    server = SmsServer(clock=MovedClock(), faults=faults)
+    assert server.trouble("link", NUMBER) is None
+    faults.on("sms-402", count=1, where=NUMBER)
+    faults.on("sms-503", count=1, where="sinch")
+    assert server.trouble("twilio", "+4799999999") is None
+    assert server.trouble("link", NUMBER) is TROUBLES["sms-402"]
+    assert server.trouble("link", NUMBER) is None
+    assert server.trouble("sinch") is TROUBLES["sms-503"]
+    server.on("sms-500", count=1, kind="46elks")
+    assert (server.trouble("link"), server.trouble("46elks")) == (None, TROUBLES["sms-500"])
+    assert set(TROUBLES) <= set(KINDS_OF_FAULT)
     with pytest.raises(KeyError):
         server.on("nothing")
+
+
+async def test_a_report_that_nobody_takes_is_told() -> None:
+    server = SmsServer(clock=MovedClock(), login=LOGIN["sinch"])
+    asked = Asked(sender="Nordlys", to=NUMBER, text="Faktura", reference=None, callback=None)
+    with pytest.raises(NotReported, match="nobody asked"):
+        await server.report(server.take("sinch", asked), "delivered")
+    gone = listen()
+    url = origin(gone)
+    gone.close()
+    with pytest.raises(NotReported, match="nobody answered"):
+        await server.report(server.take("sinch", replace(asked, callback=url)), "delivered")

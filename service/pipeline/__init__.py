@@ -18,7 +18,7 @@ from service.pipeline.asides import courtesy, tell_cancelled
 from service.pipeline.capturing import settle_open_capture, start_capture
 from service.pipeline.consolidating import gather
 from service.pipeline.ending import end, look_at_closed
-from service.pipeline.falling import fall, tire
+from service.pipeline.falling import fall, not_too_long, tire
 from service.pipeline.invoicing import next_of_invoice
 from service.pipeline.purchasing import had_it, next_of_purchase
 from service.pipeline.reading import learn_collection, read, resolve
@@ -91,7 +91,7 @@ async def _next(work: Work) -> Decision:
     now, transaction = work.parts.clock.now(), work.known
     if work.delivery.kind is Kind.GROUPED:
         tire(work)
-        return await next_of_invoice(work)
+        return not_too_long(work, await next_of_invoice(work))
     sends = (*work.sends, *await had_it(work)) if transaction.standing is Standing.VOIDED else work.sends
     verdict: Ending | None = by_standing(work.delivery, transaction, sends, now)
     if verdict is None and is_grouped(transaction.product_type):
@@ -103,4 +103,5 @@ async def _next(work: Work) -> Decision:
     verdict = by_age(work.delivery, transaction, work.captures, work.parts.rules, work.parts.born_at)
     learn_collection(work)
     tire(work)
-    return verdict or next_effect(work.delivery, transaction, work.sends, work.parts.rules, database_now(work))
+    effect = next_effect(work.delivery, transaction, work.sends, work.parts.rules, database_now(work))
+    return verdict or not_too_long(work, effect)

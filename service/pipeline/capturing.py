@@ -8,6 +8,7 @@ from service.capture import capture_request
 from service.decide import (
     Close,
     Ending,
+    Requeue,
     Told,
     Wait,
     after_failed_capture,
@@ -22,6 +23,7 @@ from service.decide import (
 )
 from service.delivery import (
     PROVIDER_LANE,
+    Bounced,
     Capture,
     CaptureAnswer,
     CaptureOrder,
@@ -60,7 +62,10 @@ async def start_capture(work: Work) -> Ending | None:
     # A relay's slot is for sending; if the provider's are all taken, this capture has waited long enough.
     work.move(PROVIDER_LANE)
     request = capture_request(work.known)
-    capture = await _begin_capture(work, request)
+    try:
+        capture = await _begin_capture(work, request)
+    except Bounced:
+        return Requeue(lane=PROVIDER_LANE)  # as the record has it now, something else comes next
     if capture is None:
         return Wait(reason="an earlier capture has not ended", lane=PROVIDER_LANE)
     began = work.parts.clock.monotonic()

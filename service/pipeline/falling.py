@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from service.decide import Close, Ending, Wait, delivered, fallen
+from service.decide import Close, Decision, Ending, Wait, delivered, fallen
 from service.delivery import Channel, Kind, PermanentFailure, Recipient, Result, Route, Step
 from service.pipeline.work import Work, database_now, enter
 
@@ -22,16 +22,17 @@ def named(work: Work, name: str) -> Channel | None:
     return next((channel for channel in work.parts.channels if channel.name == name), None)
 
 
-def reach(work: Work, *, without: str | None = None) -> tuple[Channel, Recipient]:
+def reach(work: Work, *, without: str | None = None, only: str | None = None) -> tuple[Channel, Recipient]:
     """Return the first channel of the route that this round is not done with, and whom it reaches.
 
-    Raises `PermanentFailure` saying why there is none.
+    `only` is the channel of a send in doubt that is repeated: no other can do that. Raises `PermanentFailure` saying
+    why there is none.
     """
     refusals: list[str] = []
     over = fallen(work.delivery, work.sends)
     for name in route_of(work).channels:
         channel = named(work, name)
-        if channel is None or name in over or name == without:
+        if channel is None or name in over or name == without or only not in (None, name):
             continue
         try:
             return channel, channel.recipient(work.known, to=work.delivery.send_to or _of_organization(work))
@@ -82,6 +83,17 @@ def in_time(work: Work, channel: str, ending: Ending | None) -> Ending | None:
     if not isinstance(ending, Wait) or left is None or not another(work, channel):
         return ending
     return replace(ending, at_most=max(left, 0.0))
+
+
+def not_too_long(work: Work, decision: Decision) -> Decision:
+    """Return a decision; one to wait for what is in doubt ends, too, when another channel has its turn."""
+    if not isinstance(decision, Wait) or delivered(work.delivery, work.sends):
+        return decision
+    try:
+        channel, _ = reach(work)
+    except PermanentFailure:
+        return decision
+    return in_time(work, channel.name, decision) or decision
 
 
 def tire(work: Work) -> None:

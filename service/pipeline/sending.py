@@ -56,7 +56,7 @@ class Prepared:
 async def deliver(work: Work, step: Deliver) -> Ending | None:
     """Send the message; None when it was accepted, or when the transaction changed meanwhile: look at it afresh."""
     try:
-        channel, recipient = reach(work)
+        channel, recipient = reach(work, only=step.again.channel if step.again else None)
     except PermanentFailure as failure:
         return on_failure(failure, lane=work.delivery.lane)
     took_its_turn(work)
@@ -193,7 +193,7 @@ def _compose(work: Work, step: Deliver, prepared: Prepared) -> tuple[Send, Compo
 async def begin_send(work: Work, send: Send) -> Ending | None:
     """Commit the intent; None when it may go on, else what keeps it from that."""
     try:
-        await work.parts.store.begin_send(work.claim, send)
+        await work.parts.store.begin_send(work.claim, send, work.delivery)
     except AlreadySent:
         # Whoever made an earlier intent has written to it meanwhile: the next pass goes on from there.
         return Requeue(lane=PROVIDER_LANE)

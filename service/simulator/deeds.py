@@ -100,4 +100,28 @@ class Behaviour:
     keep: bool = False
 
 
-How = Answer | Turn | Meanwhile | Document | Call | Payment | Billed | Behaviour
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """An SMS provider or an ERP answers like this in place of the usual.
+
+    `keep`: what came is taken first. `lost`: no answer comes. `retry_after` is in seconds, and so is `delay`, before
+    the answer. A status of 200 that keeps what came is the usual answer.
+    """
+
+    about: str
+    status: int = 200
+    wrong: Literal["number", "account", "other"] = "other"
+    keep: bool = False
+    lost: Literal["silence", "break"] | None = None
+    retry_after: int | None = None
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What becomes of a text is told like this instead of `delivered`; None: it is never told."""
+
+    fate: Literal["failed", "unknown"] | None
+
+
+How = Answer | Turn | Meanwhile | Document | Call | Payment | Billed | Behaviour | Trouble | Told

@@ -4,31 +4,37 @@ import asyncio
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from secrets import token_urlsafe
+from secrets import token_hex, token_urlsafe
 from typing import Any
 
 from service.clock import MovableClock
 from service.delivery import Clock
 from service.serving import listen, origin, serving
 from service.simulator.api import Running, open_provider
+from service.simulator.bounces import ESP
 from service.simulator.callbacks import Attempt
 from service.simulator.collecting import CaptureSeen
+from service.simulator.erp import ErpServer, open_erp
 from service.simulator.faults import Faults
 from service.simulator.keys import Account
 from service.simulator.mail import MailServer, open_mail_server
 from service.simulator.pages import site
+from service.simulator.sms import SmsServer, Text, open_sms_server
+from service.simulator.sms_wire import Login
 from service.simulator.stage import SHOP, Service, Stage, clock_time, number_of
+from service.simulator.ways import PROVIDERS, WAYS, Way, routes_toml
 
 _DEFAULT_PORT = 8080
 _PORTS = 20  # tried from the default on, before any free one
 _LOGO = Path(__file__).parent / "pages" / "logo.png"
 _LOOK = 0.1  # seconds between looks at the record
-_INVITATION = "\nOpen {url}/ to see the mail and to create another. Ctrl-C ends.\n"
+_INVITATION = "\nOpen {url}/ to see mails, texts and the ERP, and to create more. Ctrl-C ends.\n"
 
 OpenService = Callable[[Mapping[str, str], Clock], AbstractAsyncContextManager[Service]]
 """Opens the service with these settings, on the clock that everything in the demo shares."""
@@ -44,10 +50,12 @@ async def run_demo(
     open_service: OpenService,
     echo: Echo,
     patience: float = 60.0,
+    ways: Sequence[Way] = tuple(WAYS),
 ) -> int:
-    """Run the demo until Ctrl-C, or with `exit_after` until its invoice is captured; return the exit status.
+    """Run the demo until Ctrl-C, or with `exit_after` until its invoices are captured; return the exit status.
 
-    A `port` of None is 8080 or the next free one. `patience` is how many seconds `exit_after` waits.
+    A `port` of None is 8080 or the next free one. `patience` is how many seconds `exit_after` waits. An invoice goes
+    by each of `ways`.
     """
     try:
         sock = _listen(host, port)
@@ -57,8 +65,12 @@ async def run_demo(
     with closing(sock), _signals() as stop, tempfile.TemporaryDirectory(prefix="merchant-delivery-") as folder:
         clock, url, random = MovableClock(), origin(sock), Random()  # noqa: S311  what is sold in a demo
         faults, login = Faults(random), ("shop", token_urlsafe(12))
+        keys = Keys()
+        sms_login = Login(password=keys.sms, signing=keys.sms, gate_url=f"{url}/receipts/sms-link?secret={keys.sms}")
         async with (
             open_mail_server(MailServer(clock=clock, random=random, credentials=login, faults=faults)) as mail,
+            open_sms_server(SmsServer(clock=clock, login=sms_login, faults=faults)) as sms,
+            open_erp(ErpServer(clock=clock, secret=keys.erp, faults=faults)) as erp,
             open_provider(
                 clock=clock,
                 account=Account(client_id=token_urlsafe(12), client_secret=token_urlsafe(24)),
@@ -68,22 +80,74 @@ async def run_demo(
             ) as running,
         ):
             running.provider.keys.signature_secret = token_urlsafe(32)
-            async with open_service(settings_for(folder, url, running, mail), clock) as service:
+            settings = settings_for(folder, url, running, mail) | channels_for(folder, sms, erp, keys)
+            async with open_service(settings, clock) as service:
                 stage = Stage(
                     url=url,
                     running=running,
                     mail=mail,
+                    sms=sms,
+                    erp=erp,
                     service=service,
                     clock=clock,
                     random=random,
                     told=_teller(echo, clock),
+                    esp_key=keys.esp,
                 )
                 async with serving(site(stage), sock):
-                    return await _play(stage, stop, echo, patience if exit_after else None)
+                    return await _play(stage, stop, echo, ways, patience if exit_after else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What the demo's parties know each other by, made anew each time."""
+
+    sms: str = field(default_factory=token_urlsafe, repr=False)
+    erp: str = field(default_factory=token_urlsafe, repr=False)
+    esp: str = field(default_factory=token_urlsafe, repr=False)
+    links: str = field(default_factory=token_hex, repr=False)
+
+
+def channels_for(folder: str, sms: SmsServer, erp: ErpServer, keys: Keys) -> dict[str, str]:
+    """Return the settings of all channels: each SMS provider's, the ERP's, the links', and which is chosen when."""
+    routes = Path(folder) / "routes.toml"
+    routes.write_text(routes_toml(), "utf-8")
+    settings = {
+        "CHANNELS": ",".join(("email", *(f"sms-{kind}" for kind in PROVIDERS.values()), "http")),
+        "ROUTES_FILE": str(routes),
+        "LINK_KEY": keys.links,
+        "RECEIPTS_EMAIL": ESP,
+        "RECEIPTS_EMAIL_SECRET": keys.esp,
+        "HTTP_URL": erp.url,
+        "HTTP_SECRETS": erp.secret,
+        "HTTP_ALLOW_PRIVATE": "true",
+        "SMS_FROM": "Nordlys",
+        "RECEIPT_SECRET": sms.login.signing,
+        "TWILIO_ACCOUNT_SID": sms.login.user,
+        "TWILIO_AUTH_TOKEN": sms.login.password,
+        "TWILIO_URL": sms.url,
+        "SINCH_SERVICE_PLAN_ID": "demo",
+        "SINCH_API_TOKEN": sms.login.password,
+        "SINCH_WEBHOOK_SECRET": sms.login.signing,
+        "SINCH_URL": sms.url,
+        "LINKMOBILITY_URL": f"{sms.url}/sms",
+        "LINKMOBILITY_USER": sms.login.user,
+        "LINKMOBILITY_PASSWORD": sms.login.password,
+        "LINKMOBILITY_PLATFORM_ID": "demo",
+        "LINKMOBILITY_PARTNER_ID": "demo",
+        "LINKMOBILITY_GATE": "demo",
+        "46ELKS_USER": sms.login.user,
+        "46ELKS_PASSWORD": sms.login.password,
+        "46ELKS_URL": sms.url,
+        "GATEWAYAPI_TOKEN": sms.login.password,
+        "GATEWAYAPI_WEBHOOK_SECRET": sms.login.signing,
+        "GATEWAYAPI_URL": sms.url,
+    }
+    return {f"DELIVERY_{name}": value for name, value in settings.items()}
 
 
 def settings_for(folder: str, url: str, running: Running, mail: MailServer) -> dict[str, str]:
-    """Return the settings of a service that talks to this provider and this mail server."""
+    """Return the settings of a service that talks to this provider and this mail server, and mails only."""
     keys = running.provider.keys
     settings = {
         "ACCOUNT_ID": keys.account.id,
@@ -149,36 +213,60 @@ def _teller(echo: Echo, clock: Clock) -> Callable[[str, str], None]:
 # --- the play --------------------------------------------------------------------------------------------------------
 
 
-async def _play(stage: Stage, stop: asyncio.Event, echo: Echo, patience: float | None) -> int:
-    """Sell one thing and stay until asked to stop; with `patience` stop by ourselves and say whether it worked."""
+async def _play(stage: Stage, stop: asyncio.Event, echo: Echo, ways: Sequence[Way], patience: float | None) -> int:
+    """Sell by each way and stay until asked to stop; with `patience` stop by ourselves and say whether it worked."""
     _introduce(stage, echo)
     _listen_in(stage)
     async with asyncio.TaskGroup() as group:
         follows: list[asyncio.Task[bool]] = []
+        reports: list[asyncio.Task[None]] = []
         stage.sold = lambda transaction_id: follows.append(group.create_task(_follow(stage, transaction_id)))
-        stage.create()
+
+        def texted(text: Text) -> None:
+            stage.texted(text)
+            reports.append(group.create_task(stage.report_by_itself(text)))
+
+        stage.sms.arrived = texted
+        for way in ways:
+            stage.create(way=way)
         work = asyncio.ensure_future(stage.service.run())
         stopping = group.create_task(stop.wait())
+        through = asyncio.ensure_future(_through(stage, tuple(follows), reports))
         if patience is None:
-            follows[0].add_done_callback(lambda _: echo(_INVITATION.format(url=stage.url)))
+            through.add_done_callback(lambda _: echo(_INVITATION.format(url=stage.url)))
         try:
-            until = {work, stopping, *(follows if patience is not None else ())}
+            until = {work, stopping, *((through,) if patience is not None else ())}
             await asyncio.wait(until, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()  # raises what stopped it
                 echo("The service stopped by itself.")
                 return 1
-            return _verdict(follows[0], stop, echo, patience)
+            return _verdict(through, stop, echo, patience)
         finally:
-            for task in (stopping, work, *follows):
+            for task in (stopping, work, through, *follows, *reports):
                 task.cancel()
-            await asyncio.wait((work,))
+            await asyncio.wait((work, through))
+
+
+async def _through(stage: Stage, follows: Sequence[asyncio.Task[bool]], reports: Sequence[asyncio.Task[None]]) -> bool:
+    """Wait until all deliveries are closed and all texts reported; return whether all went well, and is in the record.
+
+    `reports` grows while deliveries are open.
+    """
+    done = await asyncio.gather(*follows)
+    await asyncio.gather(*reports)
+    texted = [standing for standing in await stage.standings() if standing.text]
+    for standing in texted:
+        stage.told(standing.number, f"the record says of it: {(standing.proof or 'no proof').replace('_', ' ')}")
+    return all(done) and all(standing.proof == "confirmed_by_report" for standing in texted)
 
 
 def _introduce(stage: Stage, echo: Echo) -> None:
     echo(f"{SHOP} delivers its own invoices. All of it runs on this machine, and nothing leaves it.\n")
     echo(f"  Provider  {stage.running.url}  (simulated, account {stage.running.provider.keys.account.id})")
     echo(f"  Mail      smtp://{stage.mail.host}:{stage.mail.port}  (simulated, whoever the mail is for)")
+    echo(f"  SMS       {stage.sms.url}  (simulated: {', '.join(PROVIDERS.values())})")
+    echo(f"  ERP       {stage.erp.url}  (simulated)")
     echo(f"  Service   {stage.url}/callback\n")
 
 
@@ -186,6 +274,7 @@ def _listen_in(stage: Stage) -> None:
     """Have everything told that happens at the provider and the mail server."""
     provider = stage.running.provider
     stage.mail.arrived = stage.arrived
+    stage.erp.arrived = stage.posted
 
     def heard(attempt: Attempt) -> None:
         number = next(
@@ -219,17 +308,17 @@ async def _closed(stage: Stage, transaction_id: str) -> dict[str, Any] | None:
     return None if record is None or record["outcome"] == "open" else record
 
 
-def _verdict(first: asyncio.Task[bool], stop: asyncio.Event, echo: Echo, patience: float | None) -> int:
+def _verdict(through: asyncio.Future[bool], stop: asyncio.Event, echo: Echo, patience: float | None) -> int:
     if patience is None:
         echo("\nStopping.")
         return 0
-    if first.done() and first.result():
-        echo("\nDone: the invoice was delivered and captured.")
+    if through.done() and through.result():
+        echo("\nDone: every invoice was delivered and captured.")
         return 0
-    if first.done():
-        echo("\nIt did not work: the delivery ended otherwise, as the last line says.")
+    if through.done():
+        echo("\nIt did not work: a delivery ended otherwise, as its line says.")
     elif stop.is_set():
-        echo("\nStopped before the invoice was through.")
+        echo("\nStopped before the invoices were through.")
     else:
-        echo(f"\nIt did not work: the delivery was still open after {patience:g} seconds.")
+        echo(f"\nIt did not work: a delivery was still open after {patience:g} seconds.")
     return 1

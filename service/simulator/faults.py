@@ -19,6 +19,7 @@ from service.simulator.deeds import (
     Phase,
     Turn,
 )
+from service.simulator.troubles import INVOICES, REPORTS, TEXTS
 
 H = TypeVar("H", bound=How)
 
@@ -29,7 +30,7 @@ class Kind:
 
     A point is the name of one of the provider's endpoints in `api`, `before read`, `after read`, `before capture`,
     `after capture` for what somebody else does to a transaction, `paying`, `billing` for a group's bill, `callback`,
-    `webhook`, or a `Phase` of a mail.
+    `webhook`, a `Phase` of a mail, `sms` for a text, `sms report` for what becomes of it, or `erp` for an invoice.
     """
 
     about: str
@@ -345,6 +346,10 @@ _MAILS = {
     ),
 }
 
+_SMS = {name: Kind(about=trouble.about, at=("sms",), how=trouble) for name, trouble in TEXTS.items()}
+_SMS |= {name: Kind(about=about, at=("sms report",), how=told) for name, (about, told) in REPORTS.items()}
+_ERP = {name: Kind(about=trouble.about, at=("erp",), how=trouble) for name, trouble in INVOICES.items()}
+
 GROUPS: dict[str, dict[str, Kind]] = {
     "The provider's answers": _PROVIDER,
     "Captures": _CAPTURES,
@@ -354,6 +359,8 @@ GROUPS: dict[str, dict[str, Kind]] = {
     "Invoice files": _FILES,
     "Callbacks and webhooks": _CALLBACKS,
     "Mail": _MAILS | _PHASES,
+    "SMS": _SMS,
+    "ERP": _ERP,
 }
 """Every fault by its name, in the groups in which people look for them."""
 

@@ -34,6 +34,7 @@ class Letter:
     sender: str
     to: str
     date: str
+    message_id: str
     text: str | None
     html: str | None  # pictures are data: URLs
     attachments: tuple[Attachment, ...]
@@ -54,6 +55,7 @@ def read_letter(mail: Mail) -> Letter:
         sender=str(message["from"] or mail.sender),
         to=str(message["to"] or ", ".join(mail.recipients)),
         date=str(message["date"] or ""),
+        message_id=str(message["message-id"] or "").strip(),
         text=_content(plain),
         html=_with_pictures(_content(html), message) if html is not None else None,
         attachments=tuple(_attachment(part) for part in message.iter_attachments() if not part["content-id"]),

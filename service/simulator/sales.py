@@ -69,9 +69,9 @@ _MARKETS: dict[str, _Market] = {
         currency="DKK",
         vat=25,
         rate=0.65,
-        business=_person("Freja", "Holm", "holmbyg.example", "+4520000001", "Havnegade 9", "8000", "Aarhus C", "DK")
+        business=_person("Freja", "Holm", "holmbyg.example", "+4520100001", "Havnegade 9", "8000", "Aarhus C", "DK")
         | {"business_name": "Holm Byg ApS", "organization_number": "00000000"},
-        consumer=_person("Mikkel", "Østergård", "oster.example", "+4520000002", "Nygade 2", "5000", "Odense C", "DK"),
+        consumer=_person("Mikkel", "Østergård", "oster.example", "+4520100002", "Nygade 2", "5000", "Odense C", "DK"),
     ),
     "DE": _Market(
         currency="EUR",

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
 
 import httpx2 as httpx
 from starlette.applications import Starlette
@@ -17,7 +16,8 @@ from starlette.routing import Route
 from service.delivery import Clock
 from service.serving import listen, origin, serving
 from service.simulator.answers import answer_instead
-from service.simulator.deeds import Answer
+from service.simulator.deeds import Answer, Trouble
+from service.simulator.faults import Faults
 from service.simulator.sms_wire import (
     WORDS,
     Asked,
@@ -33,6 +33,7 @@ from service.simulator.sms_wire import (
     report,
     taken,
 )
+from service.simulator.troubles import TEXTS
 
 _SEND: dict[str, Kind] = {
     "/2010-04-01/Accounts/{account}/Messages.json": "twilio",
@@ -50,39 +51,12 @@ _ASK: dict[str, Kind] = {
 Handler = Callable[[Request], Awaitable[Response]]
 _GIVEN_UP = 10.0  # seconds for a report's answer
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """A fault: what is answered in place of the usual. `keep`: the text is taken first. `lost`: no answer comes."""
-
-    about: str
-    status: int = 200
-    wrong: Literal["number", "account", "other"] = "other"
-    keep: bool = False
-    lost: Literal["silence", "break"] | None = None
-    retry_after: int | None = None
-
-
-TROUBLES: dict[str, Trouble] = {
-    "sms-throttled": Trouble(about="too many texts; come again in two minutes", status=429, retry_after=120),
-    "sms-503": Trouble(about="the provider has no time", status=503),
-    "sms-500": Trouble(about="an error inside, and nothing was taken", status=500),
-    "sms-500-taken": Trouble(about="an error inside, and the text was taken", status=500, keep=True),
-    "sms-502": Trouble(about="a gateway's error", status=502),
-    "sms-504": Trouble(about="a gateway got no answer", status=504),
-    "sms-silent": Trouble(about="the text is taken, and the answer never comes", lost="silence", keep=True),
-    "sms-lost": Trouble(about="the text is taken, and the connection ends", lost="break", keep=True),
-    "sms-lost-before": Trouble(about="the connection ends, and nothing was taken", lost="break"),
-    "sms-401": Trouble(about="the password is not good", status=401, wrong="account"),
-    "sms-402": Trouble(about="the account has no credit", status=402, wrong="account"),
-    "sms-403": Trouble(about="the account may not do that", status=403, wrong="account"),
-    "sms-bad-number": Trouble(about="there is no such number", status=400, wrong="number"),
-    "sms-400": Trouble(about="the request will not do", status=400),
-    "sms-404": Trouble(about="there is no such thing", status=404),
-    "sms-422": Trouble(about="the text will not do", status=422),
-    "sms-redirect": Trouble(about="it has moved", status=307),
-}
+TROUBLES: dict[str, Trouble] = TEXTS
 """What can go wrong when a text is handed over, by name."""
+
+
+class NotReported(ValueError):
+    """Nobody asked for reports of a text, or nobody answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +87,7 @@ class SmsServer:
     inbox: list[Text] = field(default_factory=list)
     requests: Counter[Kind] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
+    faults: Faults | None = None  # those that it shares with others
     reported: dict[int, list[str]] = field(default_factory=dict)  # by a text's number, the words that were told
     arrived: Callable[[Text], None] = lambda _: None
     _wanted: list[_Wanted] = field(default_factory=list)
@@ -127,15 +102,15 @@ class SmsServer:
         """Behave as usual again."""
         self._wanted.clear()
 
-    def trouble(self, kind: Kind) -> Trouble | None:
-        """Return what goes wrong now, if anything, and count it."""
+    def trouble(self, kind: Kind, to: str = "") -> Trouble | None:
+        """Return what goes wrong now, if anything, and count it; `to` is the text's number."""
         for wanted in self._wanted:
             if wanted.left != 0 and wanted.kind in (None, kind):
                 if wanted.left is not None:
                     wanted.left -= 1
                 self.struck[wanted.name] += 1
                 return TROUBLES[wanted.name]
-        return None
+        return self.faults.take(Trouble, "sms", kind, to) if self.faults else None
 
     def take(self, kind: Kind, text: Asked) -> Text:
         """Put a text into the inbox."""
@@ -152,17 +127,17 @@ class SmsServer:
         return kept
 
     def call(self, text: Text, fate: Fate, *, word: str | None = None, late: float = 0.0) -> Call:
-        """Return the report of a text, signed; `late` is how many seconds ago. Raises `ValueError` without a way."""
+        """Return the report of a text, signed; `late` is how many seconds ago. Raises `NotReported`."""
         at = self.clock.now() - timedelta(seconds=late)
         found = report(
             text.kind, self.login, text.asked, name=text.remote_id, word=word or WORDS[text.kind][fate], at=at
         )
         if found is None:
-            raise ValueError("nobody asked for reports")
+            raise NotReported("nobody asked for reports")
         return found
 
     async def report(self, text: Text, fate: Fate, *, copies: int = 1, hold: bool = False) -> list[int]:
-        """Send a report; return the answers' statuses.
+        """Send a report; return the answers' statuses. Raises `NotReported`.
 
         `copies`: the same several times over. `hold`: not now, but after the next one, so that they come out of order.
         """
@@ -174,8 +149,11 @@ class SmsServer:
         self._held.clear()
         self.reported.setdefault(text.number, []).append(fate)
         timeout = httpx.Timeout(_GIVEN_UP)
-        async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
-            return [(await client.post(c.url, content=c.body, headers=dict(c.headers))).status_code for c in calls]
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
+                return [(await client.post(c.url, content=c.body, headers=dict(c.headers))).status_code for c in calls]
+        except httpx.HTTPError as exc:
+            raise NotReported(f"nobody answered ({type(exc).__name__})") from exc
 
     async def wait(self, count: int, *, within: float = 10.0) -> list[Text]:
         """Wait until the inbox holds `count` texts and return it. Raises `TimeoutError` after `within` seconds."""
@@ -192,11 +170,11 @@ def _response(reply: Reply, retry_after: int | None = None) -> Response:
 
 def _answer(server: SmsServer, kind: Kind, body: bytes, url: str) -> Response:
     """Take a text or not, and answer; what is kept is in the inbox before the other side learns of it."""
-    trouble = server.trouble(kind)
     try:
         text = asked(kind, body)
     except (KeyError, ValueError):
         return _response(refusal(kind, 400, "other", ""))
+    trouble = server.trouble(kind, text.to)
     if trouble is None:
         return _response(taken(kind, server.take(kind, text).remote_id))
     if trouble.keep:

@@ -1,18 +1,14 @@
 """The demo's inbox of texts, and the buttons that report what became of them."""
 
-from pathlib import Path
-from urllib.parse import parse_qs
-
-import httpx2 as httpx
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from service.simulator.sms import TROUBLES, SmsServer, Text
+from service.simulator.look import Look, away, form, own
+from service.simulator.sms import NotReported, SmsServer, Text
 from service.simulator.sms_wire import Fate, Kind
+from service.simulator.stage import Stage
 
-_FOLDER = Path(__file__).parent / "pages"
 _TITLES: dict[Kind, str] = {
     "twilio": "Twilio",
     "sinch": "Sinch",
@@ -21,68 +17,41 @@ _TITLES: dict[Kind, str] = {
     "gatewayapi": "GatewayAPI",
 }
 _FATES: dict[str, Fate] = {"delivered": "delivered", "failed": "failed", "pending": "pending", "unknown": "unknown"}
-_SAFE = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
-_LONGEST_FORM = 4096  # bytes
 
 
-def sms_routes(server: SmsServer, *, shop: str) -> list[Route]:
-    """Return the routes of `/sms`: the inbox, `POST /sms/{number}/report` (`fate`) and `POST /sms/faults` (`name`)."""
-    templates = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+def sms_routes(stage: Stage, look: Look) -> list[Route]:
+    """Return the routes of `/sms`: the inbox, its list, and `POST /sms/{number}/report` (`fate`)."""
+    server = stage.sms
 
-    def page(status: int = 200, note: str = "") -> Response:
-        html = templates.get_template("sms.html").render(
-            shop=shop, texts=server.inbox[::-1], titles=_TITLES, reported=server.reported, troubles=TROUBLES, note=note
-        )
-        return HTMLResponse(html, status, headers=_SAFE)
+    def page(name: str) -> Response:
+        return look.page(name, texts=server.inbox[::-1], titles=_TITLES, reported=server.reported)
 
     async def inbox(_: Request) -> Response:
-        return page()
+        return page("sms.html")
+
+    async def texts(_: Request) -> Response:
+        return page("texts.html")
 
     async def tell(request: Request) -> Response:
-        text, fate = _text(server, request), _FATES.get(await _field(request, "fate"))
+        (wanted,) = await form(request, "fate")
+        text, fate = _text(server, request), _FATES.get(wanted)
         if text is None or fate is None:
-            return page(404, "There is no such text.")
+            return look.missing("text, or no such report")
         try:
-            statuses = await server.report(text, fate)
-        except (httpx.HTTPError, ValueError):
-            return page(502, "The report could not be sent: nobody asked for it, or nobody answered.")
+            statuses = await stage.report(text, fate)
+        except NotReported as exc:
+            return look.message(502, "Not reported", f"It could not be reported: {exc}.")
         if any(status >= 300 for status in statuses):  # noqa: PLR2004  # not taken
-            return page(502, f"The service answered {statuses[0]}.")
-        return RedirectResponse("/sms", 303, headers=_SAFE)
-
-    async def trouble(request: Request) -> Response:
-        name = await _field(request, "name")
-        if not name:
-            server.clear()
-        elif name in TROUBLES:
-            server.on(name, count=1)
-        else:
-            return page(400, "There is no such fault.")
-        return RedirectResponse("/sms", 303, headers=_SAFE)
+            return look.message(502, "Not reported", f"The service answered {statuses[0]}.")
+        return away("/sms")
 
     return [
         Route("/sms", inbox, methods=["GET"]),
-        Route("/sms/faults", trouble, methods=["POST"]),
-        Route("/sms/{number:int}/report", tell, methods=["POST"]),
+        Route("/demo/texts", texts, methods=["GET"]),
+        Route("/sms/{number:int}/report", own(tell), methods=["POST"]),
     ]
 
 
 def _text(server: SmsServer, request: Request) -> Text | None:
     number = request.path_params["number"]
     return next((text for text in server.inbox if text.number == number), None)
-
-
-async def _field(request: Request, name: str) -> str:
-    if int(request.headers.get("content-length") or _LONGEST_FORM + 1) > _LONGEST_FORM:
-        return ""
-    found = parse_qs((await request.body()).decode("utf-8", "replace"))
-    return found.get(name, [""])[0]

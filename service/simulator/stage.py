@@ -1,27 +1,50 @@
 """The demo's stage: who plays, what is sold, and how each invoice stands; the pages show it, the story tells it."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from starlette.types import ASGIApp
 
 from service.money import in_units
 from service.simulator.api import Running
+from service.simulator.bounces import bounce_of, tell
+from service.simulator.deeds import Told
 from service.simulator.documents import Json, collection_begun
-from service.simulator.faults import Faults
+from service.simulator.erp import ErpServer, Posted
+from service.simulator.faults import Fault, Faults
 from service.simulator.letters import Letter, read_letter
 from service.simulator.mail import Mail, MailServer
 from service.simulator.months import CUSTOMERS, Groups, buy, next_issue, standing
 from service.simulator.sales import Buyer, Country, sale
+from service.simulator.sms import NotReported, SmsServer, Text
+from service.simulator.sms_wire import Fate
+from service.simulator.ways import Way, go
 
 SHOP = "Nordlys Interiør"
 COUNTRIES: dict[Country, str] = {"NO": "Norway", "SE": "Sweden", "FI": "Finland", "DK": "Denmark", "DE": "Germany"}
 _OPTIONS = "report_event=VOID&report_event=CAPTURE&report_error=true"
 _SHOWN = 30  # invoices on the page, the newest
+_REPORTED_AFTER = 1.5  # seconds after which a text is reported by itself
+
+
+class Shown(Protocol):
+    """One file of a preview; `remark` is a line for people."""
+
+    @property
+    def name(self) -> str:
+        """The file's name: language, kind, and what it is about."""
+
+    @property
+    def content(self) -> bytes:
+        """What is in it."""
+
+    @property
+    def remark(self) -> str:
+        """What is worth knowing of it."""
 
 
 class Service(Protocol):
@@ -36,6 +59,9 @@ class Service(Protocol):
 
     def groups(self) -> Awaitable[str]:
         """Return, as JSON text, what it expects of each group of purchases, and what of it was billed otherwise."""
+
+    def previews(self) -> Sequence[Shown]:
+        """Return every kind of message in every language. It takes a while, and may be asked for in a thread."""
 
     def run(self) -> Awaitable[None]:
         """Work until cancelled."""
@@ -64,6 +90,10 @@ class Standing:
     outcome: str  # "" while the service does not know it
     reason: str | None
     mail: int | None
+    text: int | None
+    posted: int | None
+    channel: str | None
+    proof: str | None
     delivered: bool
     begun: bool
     paid: bool
@@ -92,12 +122,16 @@ class Stage:
     url: str
     running: Running
     mail: MailServer
+    sms: SmsServer
+    erp: ErpServer
     service: Service
     clock: Movable
     random: Random
     told: Callable[[str, str], None]  # (invoice number or "", what happened)
     sold: Callable[[str], None] = _ignore  # (transaction id)
     letters: list[Letter] = field(default_factory=list)  # oldest first, numbered as in the mail server's inbox
+    bounced: set[int] = field(default_factory=set)  # numbers of mails that were sent back
+    esp_key: str = ""  # what signs the events that are told of mails
 
     @property
     def faults(self) -> Faults:
@@ -113,20 +147,24 @@ class Stage:
     def personality(self) -> str:
         return self.running.provider.personality
 
-    def create(self, buyer: Buyer = "business", country: Country = "NO", channel: str = "merchant") -> str:
+    def create(self, buyer: Buyer = "business", country: Country = "NO", way: Way | Literal["kravia"] = "email") -> str:
         """Sell something, as the shop would; return the transaction's id."""
         provider = self.running.provider
         body = sale(
             buyer=buyer,
             country=country,
-            channel=channel,
+            channel="kravia" if way == "kravia" else "merchant",
             callback_url=self.callback_url,
             reference=f"order-{1001 + len(provider.transactions)}",
             random=self.random,
         )
+        nobody = None if way == "kravia" else go(way, body["session"]["order"])
+        if nobody is not None:
+            self.faults.commit(Fault(name="mail-unknown-recipient", count=1, where=nobody))
         transaction_id = str(provider.bill(body)["id"])
         transaction = provider.transaction(transaction_id)
-        self.told(number_of(transaction), f"invoice created: {amount_of(transaction)} to {buyer_of(transaction)}")
+        what = f"invoice created: {amount_of(transaction)} to {buyer_of(transaction)}"
+        self.told(number_of(transaction), f"{what}, whose mailbox refuses mail" if nobody else what)
         self.sold(transaction_id)
         return transaction_id
 
@@ -159,12 +197,55 @@ class Stage:
         """Take note of a mail."""
         letter = read_letter(mail)
         self.letters.append(letter)
-        number = next(
-            (n for n in map(number_of, self.running.provider.transactions.values()) if letter.is_about(n)), ""
-        )
+        number = next((n for n in self._numbers() if letter.is_about(n)), "")
         self.told(
             number, f"mail delivered: {letter.subject} (the relay answered 250 2.0.0 Ok: queued as {mail.queue_id})"
         )
+
+    def texted(self, text: Text) -> None:
+        """Take note of a text."""
+        number = next((n for n in self._numbers() if n in text.asked.text), "")
+        self.told(number, f"SMS taken by {text.kind}: {text.asked.text}")
+
+    def posted(self, posted: Posted) -> None:
+        """Take note of an invoice that came to the ERP."""
+        self.told(posted.invoice_number, "posted to the ERP: signed, with the PDF in it, and booked")
+
+    async def bounce(self, letter: Letter) -> str | None:
+        """Have a mail sent back, and the service told of it; return what is wrong when it was not taken."""
+        token = f"{self.random.getrandbits(200):050x}"
+        body = bounce_of(letter, key=self.esp_key, token=token, at=self.clock.now())
+        problem = await tell(f"{self.url}/receipts/email", body)
+        if problem is None:
+            self.bounced.add(letter.mail.number)
+        number = next((n for n in self._numbers() if letter.is_about(n)), "")
+        self.told(number, f"mail sent back by the mailbox: {problem or 'the service knows'}")
+        return problem
+
+    async def report(self, text: Text, fate: Fate) -> list[int]:
+        """Have the provider report what became of a text; return the answers' statuses. Raises `NotReported`."""
+        statuses = await self.sms.report(text, fate)
+        number = next((n for n in self._numbers() if n in text.asked.text), "")
+        answers = ", ".join(map(str, statuses))
+        self.told(number, f"SMS reported as {fate} by {text.kind}: the service answered {answers}")
+        return statuses
+
+    async def report_by_itself(self, text: Text) -> None:
+        """After a moment have a text reported, as a fault says or as delivered, unless somebody did that meanwhile."""
+        told = self.faults.take(Told, "sms report", text.asked.to)
+        await self.sms.clock.sleep(_REPORTED_AFTER)
+        fate: Fate | None = told.fate if told else "delivered"
+        if fate is None or text.number in self.sms.reported:
+            return
+        try:
+            await self.report(text, fate)
+        except NotReported as exc:
+            self.told("", f"SMS not reported: {exc}")
+
+    def _numbers(self) -> list[str]:
+        """Return the numbers of all invoices that were not grouped, newest first."""
+        found = map(number_of, self.running.provider.transactions.values())
+        return [number for number in found if number][::-1]
 
     async def standings(self) -> list[Standing]:
         """Return how the newest invoices stand, newest first."""
@@ -176,6 +257,8 @@ class Stage:
         record = await self.record(transaction["id"]) or {}
         number = number_of(transaction)
         letters = self.mails(number)
+        texts = [text.number for text in self.sms.inbox if number and number in text.asked.text]
+        posted = [one.number for one in self.erp.inbox if number and one.invoice_number == number]
         country = (transaction.get("billing_address") or {}).get("country", "")
         return Standing(
             transaction_id=transaction["id"],
@@ -187,6 +270,10 @@ class Stage:
             outcome=str(record.get("outcome") or ""),
             reason=record.get("reason"),
             mail=letters[-1] if letters else None,
+            text=texts[-1] if texts else None,
+            posted=posted[-1] if posted else None,
+            channel=record.get("channel"),
+            proof=record.get("delivery_proof"),
             delivered="delivered" in (record.get("progress") or ()),
             begun=collection_begun(transaction),
             paid=transaction["status"] == "CAPTURED",

@@ -90,7 +90,7 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
     woken_since = held.wakes > claim.wakes
     if held.asked > claim.wakes:
         # An operator's retry or resend that came meanwhile is not lost, even if this step would have closed the row.
-        kept = replace(_fresh(kept), no_send_before=held.delivery.no_send_before)
+        kept = replace(_fresh(kept), no_send_before=held.delivery.no_send_before, fallen=held.delivery.fallen)
     elif woken_since:
         kept = _as_woken(delivery, kept, told=held.told > claim.wakes)
     if schedule.no_send_for is not None:
@@ -102,11 +102,17 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
     return replace(held, delivery=kept, lease_token=None, leased_until=None, seen=claim.wakes)
 
 
-def send_begun(held: Held, claim: Claim, send: Send, now: datetime) -> Held:
-    """Return the row with one more attempt; raises `LeaseLost` unless the lease is held and has not run out."""
+def send_begun(held: Held, claim: Claim, send: Send, now: datetime, *, turn: Delivery | None = None) -> Held:
+    """Return the row with one more attempt; raises `LeaseLost` unless the lease is held and has not run out.
+
+    Whose turn it is (`turn`) is written with it: who finds the intent in doubt must not begin with another channel.
+    """
     if not _in_hand(held, claim.token, now):
         raise LeaseLost
     delivery = replace(held.delivery, attempt=held.delivery.attempt + 1)
+    if turn is not None and held.asked <= claim.wakes:  # a person's retry has begun with the first channel again
+        delivery = replace(delivery, fallen=turn.fallen, channel_since=turn.channel_since)
+    delivery = replace(delivery, paced=False)  # its place in line is used up, whatever becomes of this process
     if send.purpose not in BESIDE:
         delivery = replace(delivery, channel=send.channel, recipient=send.recipient, recipient_key=send.recipient_key)
     return replace(held, delivery=delivery)
@@ -176,7 +182,15 @@ def send_bounced(held: Held, send: Send, now: datetime, why: str | None, *, has_
         return held
     if delivery.outcome in (Outcome.CANCELLED, Outcome.SKIPPED):
         return held
-    again = replace(_fresh(delivery), reason=f"not delivered by {send.channel}: {why}", no_send_before=None)
+    # What was given up before stays given up: this one's failure makes no other channel send again.
+    again = replace(
+        _fresh(delivery),
+        reason=f"not delivered by {send.channel}: {why}",
+        no_send_before=None,
+        paced=False,
+        delivery_proof=None,  # the next one's acceptance says by itself what it is worth
+        fallen=delivery.fallen,
+    )
     after = woken(replace(held, delivery=again), now)
     return replace(after, asked=after.wakes)  # whoever has it in hand must not close it, as delivered least of all
 
@@ -203,8 +217,12 @@ def has_moved_on(held: Held, request: Request) -> bool:
 
 
 def retried(held: Held, now: datetime) -> Held:
-    """Return the row open and due now, with a new give-up clock. A lease stays; its save will honour this."""
-    delivery = replace(_fresh(held.delivery), no_send_before=None, claims=0, due_at=now)
+    """Return the row open and due now, with a new give-up clock. A lease stays; its save will honour this.
+
+    So does a place in the line for a relay with a pace, for it is the others' pace, too.
+    """
+    place = held.delivery.no_send_before if held.delivery.paced else None
+    delivery = replace(_fresh(held.delivery), no_send_before=place, claims=0, due_at=now)
     return replace(held, delivery=delivery, wakes=held.wakes + 1, asked=held.wakes + 1)
 
 

@@ -122,10 +122,11 @@ class SqlStore:
         save = partial(work.save, claim=claim, delivery=delivery, schedule=schedule, entries=entries)
         await self._change(claim.delivery.id, save)
 
-    async def begin_send(self, claim: Claim, send: Send) -> None:
+    async def begin_send(self, claim: Claim, send: Send, delivery: Delivery | None = None) -> None:
         """As `Store.begin_send`; raises `ValueError` as `receive`."""
         _usable(send.id)
-        await self._change(claim.delivery.id, partial(work.begin_send, claim=claim, send=send), sends=True)
+        begin = partial(work.begin_send, claim=claim, send=send, delivery=delivery)
+        await self._change(claim.delivery.id, begin, sends=True)
 
     async def settle_send(self, send: Send, entries: Sequence[Entry]) -> None:
         """As `Store.settle_send`; raises `KeyError` for an unknown delivery."""
@@ -164,7 +165,9 @@ class SqlStore:
     async def begin_capture(self, claim: Claim, capture: Capture) -> None:
         """As `Store.begin_capture`; raises `ValueError` as `receive`."""
         _usable(capture.id)
-        await self._change(claim.delivery.id, partial(work.begin_capture, claim=claim, capture=capture), captures=True)
+        await self._change(
+            claim.delivery.id, partial(work.begin_capture, claim=claim, capture=capture), sends=True, captures=True
+        )
 
     async def settle_capture(
         self, capture: Capture, entries: Sequence[Entry], *, began_at: datetime | None = None

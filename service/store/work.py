@@ -7,6 +7,7 @@ from datetime import datetime
 from service.delivery import (
     AlreadySent,
     Arrival,
+    Bounced,
     Capture,
     Claim,
     Delivery,
@@ -63,8 +64,8 @@ def save(book: Book, claim: Claim, delivery: Delivery, schedule: Schedule, entri
     book.put(life.saved(_leased(book, claim), claim, delivery, schedule, book.now), *entries)
 
 
-def begin_send(book: Book, claim: Claim, send: Send) -> None:
-    after = life.send_begun(_leased(book, claim), claim, send, book.now)
+def begin_send(book: Book, claim: Claim, send: Send, delivery: Delivery | None) -> None:
+    after = life.send_begun(_leased(book, claim), claim, send, book.now, turn=delivery)
     reached = (send.delivery_id, send.recipient_key, send.channel)
     others = [intent.value for intent in book.sends.all()]
     if after.delivery.stated_round == send.round:
@@ -91,9 +92,19 @@ def settle_send(book: Book, send: Send, entries: Sequence[Entry]) -> None:
         book.sends.put(send.id, Intent(value=send, ordinal=held.delivery.attempt, lease_token=None))
     else:
         begun_under = known.lease_token
+        if known.value.outcome in (Settled.ACCEPTED, Settled.BOUNCED):  # a report was quicker: it names the message
+            named = replace(
+                known.value,
+                answer=known.value.answer or send.answer,
+                remote_id=known.value.remote_id or send.remote_id,
+            )
+            book.sends.put(send.id, replace(known, value=named))
         if known.value.outcome is send.outcome:
             return  # told twice
-        if known.value.outcome not in (Settled.ACCEPTED, Settled.BOUNCED):
+        if known.value.outcome is Settled.BOUNCED:
+            book.put(held, *entries)  # that it was accepted first makes nothing of the delivery any more
+            return
+        if known.value.outcome is not Settled.ACCEPTED:
             settled = replace(
                 known.value,
                 outcome=send.outcome,
@@ -112,9 +123,19 @@ def begin_capture(book: Book, claim: Claim, capture: Capture) -> None:
         same = other.transaction_id == capture.transaction_id
         if other.id == capture.id or (same and other.outcome in _UNANSWERED):
             raise IntentOpen
+    if _bounced(book, after.delivery):
+        raise Bounced
     book.put(after)
     begun = replace(capture, begun_at=book.now, outcome=Settled.OPEN)
     book.captures.put(capture.id, Intent(value=begun, ordinal=after.captures_begun, lease_token=claim.token))
+
+
+def _bounced(book: Book, delivery: Delivery) -> bool:
+    """Tell whether this round was accepted and came back; its claim may be from before that."""
+    sends = (intent.value for intent in book.sends.all())
+    of_round = {send.outcome for send in sends if (send.delivery_id, send.round) == (delivery.id, delivery.round)}
+    stated = delivery.stated_round == delivery.round
+    return Settled.BOUNCED in of_round and Settled.ACCEPTED not in of_round and not stated
 
 
 def settle_capture(book: Book, capture: Capture, entries: Sequence[Entry], began_at: datetime | None) -> None:

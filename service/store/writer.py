@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from service.delivery import AlreadySent, Clock, CommitInDoubt, IntentOpen, LeaseLost, StoreUnavailable
+from service.delivery import AlreadySent, Bounced, Clock, CommitInDoubt, IntentOpen, LeaseLost, StoreUnavailable
 from service.store.book import Book
 from service.store.clock import shift
 from service.store.engines import Engines
@@ -45,7 +45,7 @@ PATIENCE = 0.02
 _CROWD = 2  # writes in the last group, from which on several come at a time
 _TRIES = 3
 # What a write may answer its own caller with while the rest of the group is committed; it has then changed nothing.
-_ANSWERS = (LeaseLost, AlreadySent, IntentOpen, Unknown)
+_ANSWERS = (LeaseLost, AlreadySent, IntentOpen, Bounced, Unknown)
 _QUIET = 0.1  # seconds without a write after which SQLite's log is emptied,
 _TIDY_EVERY = 5.0  # and how many there are between two attempts at that
 

@@ -57,6 +57,8 @@ async def torture(sites: list[Site], seconds: float, seed: int) -> int:
         outcomes = Counter(delivery.outcome.value for delivery in deliveries)
         told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
         deeds = ", ".join(f"{count} x {deed}" for deed, count in sorted(chaos.done.items()))
+        by = site.counted
+        say(f"{site.name}: " + ", ".join(f"{count} x {kind}" for kind, count in sorted(by.items())))
         say(f"{site.name}: the promises hold for {len(deliveries)} deliveries ({told}) after {deeds}")
     return 1 if broken else 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from tests.promises import Witness, check
 from tests.stage import OPTIONS, environment
 from tests.torture import groups
 from tests.torture.door import open_door
+from tests.torture.peers import Peers, open_peers
 
 SETTINGS = {
     "DELIVERY_RETRY_DELAYS": "0.3,0.6,1.2,2",
@@ -36,7 +38,8 @@ SETTINGS = {
     "DELIVERY_STOP_GRACE": "3",
 }
 _SETTLE_SECONDS = 300
-_GROUPED = 0.35  # of the sales
+_GROUPED = 0.25  # of the sales
+_WITHOUT_MAIL = 0.05
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +94,7 @@ class Site:
     replicas: list[Replica]
     store: SqlStore  # this process's own: one more that works on the record
     witness: Witness
+    peers: Peers
     url: str
     database_url: str
     sold: list[str] = field(default_factory=list)
@@ -113,24 +117,36 @@ class Site:
             channel=channel,
             reference=f"order-{number}",
         )
-        body["session"]["order"]["billing_address"]["email"] = f"buyer{number}@customer.example"
+        billed = body["session"]["order"]["billing_address"]
+        billed["email"] = f"buyer{number}@customer.example"
+        billed["phone_number"] = f"+47912{number:05d}"
+        if self.random.random() < _WITHOUT_MAIL:
+            del billed["email"]
         # Drawing a PDF takes milliseconds of this one thread; that is the price of a real one.
         self.sold.append(self.running.provider.bill(body)["id"])
 
     async def settle(self, say: Callable[[str], None]) -> tuple[Delivery, ...]:
         """Let everybody come to rest; return the record."""
         self.faults.clear()
+        self.peers.mend()
         async with asyncio.timeout(_SETTLE_SECONDS):
             for replica in self.replicas:
                 replica.send(signal.SIGCONT)
                 await replica.up.wait()
             await self.running.caller.idle()
             await self.bill()
+            await self.peers.told()
             while left := await self._unsettled():
                 say(f"{self.name}: {left} of {len(self.sold)} not settled yet")
                 await asyncio.sleep(2)
                 await self.look_at_purchases()
+                await self._find_out()
+                await self.peers.told()
         return await self._all()
+
+    async def _find_out(self) -> None:
+        provider = self.running.provider
+        await self.peers.find_out(self.store, provider.account_id, await self._all(), provider.clock)
 
     async def bill(self) -> None:
         """Have what was bought until now billed, and one of it looked at."""
@@ -165,6 +181,13 @@ class Site:
         )
         return {id_ for id_ in found if id_ in sold}
 
+    @property
+    def counted(self) -> Counter[str]:
+        """What came to the peers, and what they told."""
+        arrived = Counter({"text": len(self.peers.sms.inbox), "post": len(self.peers.erp.bodies)})
+        arrived["mail"] = len(self.mail.inbox)
+        return arrived + Counter({f"report: {name}": count for name, count in self.peers.reports.items()})
+
     async def judge(self, deliveries: tuple[Delivery, ...]) -> None:
         """Raise `AssertionError` for a promise that was broken."""
         lost = self._acknowledged() - {delivery.transaction_id for delivery in deliveries}
@@ -174,7 +197,13 @@ class Site:
         found = await groups.invoices(self.store, await self.store.known(self.bought))
         on_invoice = {id_: on for id_, (_, on) in found.items()}
         check(self.witness, deliveries, sends, provider.transactions, after_delivery=True, on_invoice=on_invoice)
-        groups.check_sums(provider.billing.bills, found, provider.transactions)
+        purchases = await self.store.known(self.bought)
+        all_sends = [send for found in sends.values() for send in found]
+        for purchase in purchases:
+            all_sends += await self.store.sends(purchase.id)
+        self.peers.judge(all_sends)
+        known = frozenset(purchase.transaction_id for purchase in purchases)
+        groups.check_sums(provider.billing.bills, found, provider.transactions, known)
 
 
 @asynccontextmanager
@@ -185,15 +214,17 @@ async def open_site(
     await asyncio.to_thread(folder.mkdir)
     clock, faults, witness = SystemClock(), Faults(Random(random.random())), Witness()
     async with AsyncExitStack() as stack:
-        server = MailServer(clock=clock, random=Random(1), faults=faults, arrived=witness.mail)
+        ports = [_free_port() for command in commands if command == "serve"]
+        url = await stack.enter_async_context(open_door(ports, Random(2)))
+        peers, erp_url = await stack.enter_async_context(open_peers(witness, url, Random(random.random()), clock))
+        server = MailServer(clock=clock, random=Random(1), faults=faults, arrived=peers.mail)
         mail = await stack.enter_async_context(open_mail_server(server))
         provider = open_provider(clock=clock, faults=faults, callback_schedule=(0.3, 1.0, 2.0, 5.0))
         running_ = await stack.enter_async_context(provider)
         running_.provider.captured = witness.capture
         running_.provider.billing.by_itself = False
-        ports = [_free_port() for command in commands if command == "serve"]
-        url = await stack.enter_async_context(open_door(ports, Random(2)))
         settings = environment(running_, mail, public_url=url, database_url=database_url) | SETTINGS | groups.SETTINGS
+        settings |= peers.settings(folder, erp_url)
         store = await stack.enter_async_context(open_store(database_url, clock=clock))
         await asyncio.to_thread(_age, database_url)
         replicas = _replicas(commands, list(ports), settings, folder)
@@ -210,6 +241,7 @@ async def open_site(
             replicas=replicas,
             store=store,
             witness=witness,
+            peers=peers,
             url=url,
             database_url=database_url,
         )

@@ -1,4 +1,4 @@
-// Keeps lists fresh and lets a mail be as tall as it is. Every page works without it.
+// Keeps lists fresh, lets a mail be as tall as it is, and opens a text's link as on a phone. Every page works without it.
 "use strict";
 
 for (const list of document.querySelectorAll("[data-refresh]")) {
@@ -24,3 +24,10 @@ for (const frame of document.querySelectorAll("iframe")) {
   addEventListener("resize", fit);
   if (frame.contentDocument?.readyState === "complete") fit();
 }
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-phone]");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  open(link.href, "_blank", "popup,noreferrer,width=390,height=844");
+});

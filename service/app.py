@@ -29,6 +29,7 @@ from service.channels.gsm7 import plain, size
 from service.channels.mime import Envelope, build
 from service.channels.notices import open_notices
 from service.channels.oauth import Grant
+from service.channels.shape import mistakes_of
 from service.chores import Chore, Chores
 from service.clock import SystemClock
 from service.comparing import EVERY as COMPARED_EVERY
@@ -529,6 +530,9 @@ async def open_channel(
             # Whatever somebody's own factory raises, it is about what CHANNELS or its own settings say.
             said = scrub(str(exc), settings.secret_texts)
             raise SettingsError((f"DELIVERY_CHANNELS: {name} cannot be opened: {said}",)) from exc
+        mistakes = mistakes_of(channel)
+        if mistakes:
+            raise SettingsError(tuple(f"DELIVERY_CHANNELS: {name} is no channel: {mistake}" for mistake in mistakes))
         if channel.largest_document == 0 and settings.link_key is None:
             raise SettingsError((f"DELIVERY_LINK_KEY: is required for the channel {name}, which carries links only",))
         yield channel

@@ -69,7 +69,7 @@ MAY: dict[str, set[str]] = {
     "results": set(),
     "batching": {*NOUNS, "batch", "ordering", "results"},
     # adapters: never each other, never the settings
-    "channels": {*NOUNS, "addresses"},
+    "channels": {*NOUNS, "addresses", "clock"},  # the last for conformance, which opens adapters by itself
     "dintero": {*NOUNS, "ordering"},
     "pdf": {*NOUNS, "pdf_child"},
     "pdf_child": set(),  # it runs where a hostile document can do no harm, and should know nothing

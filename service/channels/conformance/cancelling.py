@@ -39,11 +39,19 @@ class CancelledAt(Generic[T]):
 
 
 async def cancelled_at(of: Awaitable[T], nth: int) -> T | None:
-    """Return the result of one that waits less often than `nth` times, None when it was cancelled there."""
+    """Return the result of one that waits less often than `nth` times, None when it was cancelled there.
+
+    Raises `AssertionError` when it went on all the same.
+    """
+    watched = CancelledAt(of, nth)
 
     async def run() -> T:
-        return await CancelledAt(of, nth)
+        return await watched
 
     task = asyncio.create_task(run())
     await asyncio.wait([task])
-    return None if task.cancelled() else task.result()
+    if task.cancelled():
+        return None
+    result = task.result()
+    assert watched.waits < nth, f"it swallows a cancellation at its await {nth}: let CancelledError pass"
+    return result

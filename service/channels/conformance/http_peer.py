@@ -75,7 +75,7 @@ class HttpPeer:
         """As `Peer.open_channel`."""
         return self.opens()
 
-    def play(self, plays: Plays) -> None:
+    async def play(self, plays: Plays) -> None:
         """As `Peer.play`."""
         self.plays = plays
         if plays is Plays.ABSENT and self._listening:

@@ -31,7 +31,7 @@ class Peer(Protocol):
     def open_channel(self) -> AbstractAsyncContextManager[Channel]:
         """Open the adapter with settings that lead it here."""
 
-    def play(self, plays: Plays) -> None:
+    async def play(self, plays: Plays) -> None:
         """Answer like this until told otherwise. A refusal repeats what was asked, for an adapter must not."""
 
     def taken(self) -> int:

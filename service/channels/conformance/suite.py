@@ -73,7 +73,7 @@ PERSONAL: Final = ("nordmann", "91234567", "A1B2C-000042", "00000000000427", "or
 """What the sample holds of a person or a purchase, as no error may repeat it (in lower case, or as it is)."""
 _MOST_WAITS = 300
 _IMPORTED_ALONE = """
-import importlib, os, sys
+import importlib, os, sys, threading
 
 class Environment(dict):
     def __missing__(self, key):
@@ -97,7 +97,11 @@ def watch(event, given):
     if event in doing:
         raise SystemExit(f"it {doing[event]} when it is imported")
 
+def no_thread(*given):
+    raise SystemExit("it starts a thread when it is imported")
+
 os.environ = Environment(os.environ)
+threading._start_new_thread = no_thread  # before Python 3.12 no event tells of it
 sys.addaudithook(watch)
 importlib.import_module(sys.argv[1])
 """
@@ -128,7 +132,7 @@ class _Stand:
 
     async def failure(self, plays: Plays) -> DeliveryFailure:
         """Send against a peer that plays this; return what the adapter raised."""
-        self.peer.play(plays)
+        await self.peer.play(plays)
         try:
             receipt = await self.channel.send(self.composed())
         except DeliveryFailure as failure:
@@ -254,11 +258,11 @@ class Conformance:
                 before = stand.peer.taken()
                 after = await stand.channel.send(stand.composed(replace(INTENT, key=f"{nth + _MOST_WAITS:032x}")))
                 assert isinstance(after, Receipt), f"cancelled at its await {nth}, it does not send any more"
-                assert stand.peer.taken() == before + 1
+                assert stand.peer.taken() > before  # one that was cancelled may arrive even now
                 if receipt is not None:  # it waits less often than that: each await has had its turn
                     assert nth > 1, "it never waits for anything"
                     return
-            raise AssertionError(f"it waits more than {_MOST_WAITS} times for one message, or swallows a cancellation")
+            raise AssertionError(f"it waits more than {_MOST_WAITS} times for one message")
 
         self._run(attempt)
 
@@ -266,10 +270,10 @@ class Conformance:
         """Repeated after a lost answer: what it claims of that must hold. Prints what it has earned."""
 
         async def attempt(stand: _Stand) -> tuple[str, Guarantee, bool, bool]:
-            stand.peer.play(Plays.LOSES_THE_ANSWER)
+            await stand.peer.play(Plays.LOSES_THE_ANSWER)
             with pytest.raises(UnconfirmedFailure):
                 await stand.channel.send(stand.composed())
-            stand.peer.play(Plays.ACCEPTS)
+            await stand.peer.play(Plays.ACCEPTS)
             await stand.channel.send(stand.composed())
             channel = stand.channel
             return channel.name, channel.guarantee, stand.peer.taken() == 1, channel.reports
@@ -346,7 +350,7 @@ class Conformance:
             assert but is None or not isinstance(failure, but), f"the peer {plays}: that is no {named}"
             assert stand.peer.taken() == taken
             if mends:
-                stand.peer.play(Plays.ACCEPTS)
+                await stand.peer.play(Plays.ACCEPTS)
                 await stand.channel.send(stand.composed(replace(INTENT, key="e" * 32)))
                 assert stand.peer.taken() == taken + 1
             return failure

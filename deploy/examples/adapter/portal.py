@@ -12,8 +12,9 @@ import httpx2 as httpx
 from service import delivery as d
 from service.privacy import address_key, mask_address
 
-_KINDS = {400: d.PermanentFailure, 404: d.RecipientRefused, 413: d.MessageTooLarge, 422: d.PermanentFailure}
-_KINDS |= dict.fromkeys((401, 402, 403), d.AccountFailure) | dict.fromkeys((429, 503), d.TransientFailure)
+_KINDS: dict[int, type[d.DeliveryFailure]] = {404: d.RecipientRefused, 413: d.MessageTooLarge}
+_KINDS |= {400: d.PermanentFailure, 422: d.PermanentFailure, 429: d.TransientFailure, 503: d.TransientFailure}
+_KINDS |= dict.fromkeys((401, 402, 403), d.AccountFailure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

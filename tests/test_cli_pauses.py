@@ -4,19 +4,19 @@ import getpass
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 
 from service import delivery as d
 from tests.commands import ACCOUNT, run, within
+from tests.fakes import FakeChannel
 from tests.test_settings import env
 
 
 @asynccontextmanager
-async def open_post(_context: d.ChannelContext) -> AsyncIterator[SimpleNamespace]:
-    yield SimpleNamespace(name="post", template="mail")
+async def open_post(_context: d.ChannelContext) -> AsyncIterator[FakeChannel]:
+    yield FakeChannel("post")
 
 
 def open_nothing(_context: d.ChannelContext) -> NoReturn:

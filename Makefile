@@ -45,7 +45,7 @@ test-browser: $(INSTALLED)
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 	    echo 'The browser tests need Chromium, and there is none on the PATH.' >&2; \
 	    echo 'On Debian: apt-get install chromium' >&2; exit 1; }
-	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; $(PYTEST) -m browser $(TEST_ARGS)
+	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; $(PYTEST) $(SPREAD) -m browser $(TEST_ARGS)
 
 torture: $(INSTALLED)
 	@$(FORGET_SETTINGS); unset MAKEFLAGS MAKELEVEL; \

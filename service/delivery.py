@@ -118,7 +118,6 @@ class Settled(StrEnum):
     REFUSED = "refused"
     UNCONFIRMED = "unconfirmed"
     PENDING = "pending"  # captures only: the provider answered 202 and will say later
-    SKIPPED = "skipped"  # sends only: closed because another channel succeeded
     BOUNCED = "bounced"  # sends only: accepted, and reported later as never delivered
 
 

@@ -24,6 +24,7 @@ from service.delivery import (
     AccountFailure,
     CaptureAnswer,
     CaptureRequest,
+    Claim,
     Composed,
     Delivery,
     Fate,
@@ -42,6 +43,8 @@ from service.delivery import (
     TransientFailure,
     UnconfirmedFailure,
 )
+from service.metrics import Metrics
+from service.reporting import Reporter
 from service.routing import Routes, read_routes
 from service.store import open_store
 from service.worker import Worker
@@ -113,6 +116,46 @@ class Mortal:
             return answer
 
         return call
+
+
+class Watched:
+    """A store that looks, at each intent, whether somebody has it already, or its channel gave it back.
+
+    What is wrong goes to `broken`: raised there, it would be one more error that the worker lives with.
+    """
+
+    def __init__(self, inner: Store, broken: list[str]) -> None:
+        self._inner = inner
+        self._broken = broken
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def begin_send(self, claim: Claim, send: Send, delivery: Delivery | None = None) -> None:
+        before = await self._against(send)
+        await self._inner.begin_send(claim, send, delivery)
+        if always := before & await self._against(send):  # else it came, or went, meanwhile
+            self._broken.append(f"{send} was begun beside {sorted(always)}")
+
+    async def _against(self, send: Send) -> set[str]:
+        """Return what forbids a send: each that its round's customer has, and each that its channel gave back."""
+        (delivery,) = await self._inner.known([send.delivery_id])
+        others = [one for one in await self._inner.sends(send.delivery_id) if one.round == send.round >= 0]
+        found = {one.id for one in others if one.outcome is Settled.ACCEPTED and one.id != send.id}
+        found |= {one.id for one in others if one.outcome is Settled.BOUNCED and one.channel == send.channel}
+        return found | ({"a person's word"} if delivery.stated_round == send.round else set())
+
+
+class Alarms(Metrics):
+    """Metrics that keep the alarms' names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def alarm(self, name: str, cases: int = 1) -> None:
+        super().alarm(name, cases)
+        self.heard.append(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +242,8 @@ class Story:
 
     currency: str
     asked: Counter[str] = field(default_factory=Counter)
+    restarts: Counter[int] = field(default_factory=Counter)  # how often a person had a round begun again, by round
     stated: bool = False
-    voided: bool = False
-    bounces: int = 0
-    seen: int = 0  # sends that an invariant has looked at
 
 
 class Channels:
@@ -238,7 +279,10 @@ class Channels:
         self.reports: list[Report] = []  # those on their way
         self.told: list[Report] = []
         self.events = count(1)
-        self.meanwhile: set[str] = set()  # what was reported of while somebody worked
+        self.recorded: set[str] = set()  # events whose send was known
+        self.broken: list[str] = []  # what was seen to be wrong inside of a worker
+        self.alarms = Alarms()
+        self.reporter = Reporter(store=self.stores[1], metrics=self.alarms, account_id=ACCOUNT)
 
     async def _open(self, url: str) -> None:
         enter = self.stack.enter_async_context
@@ -256,7 +300,7 @@ class Channels:
         email, *others = (cast("FakeChannel", Mortal(self.peers[name], process)) for name in NAMES)
         bench = Bench(
             clock=self.clock,
-            store=cast("Store", Mortal(self.stores[number], process)),
+            store=cast("Store", Mortal(Watched(self.stores[number], self.broken), process)),
             payments=cast("FakePayments", Mortal(self.provider, process)),
             channel=email,
             others=tuple(others),
@@ -421,14 +465,39 @@ class Channels:
         await working
 
     async def _tell(self, one: Report) -> None:
-        told = await self.stores[1].report(ACCOUNT, one)
+        heard, opens = self.alarms.heard.count("alarm.bounced"), await self._opens(one)
+        (told,) = await self.reporter.take([one])
+        alarms = self.alarms.heard.count("alarm.bounced") - heard
         self.told.append(one)
+        assert alarms == (told is Reported.BOUNCED), f"{alarms} alarms when {told}: {one}"
+        send = await self.stores[1].reported(ACCOUNT, one)
+        if told in (Reported.RECORDED, Reported.BOUNCED):
+            self.recorded.add(one.event_id)
         if told is Reported.BOUNCED:
-            send = await self.stores[1].reported(ACCOUNT, one)
             assert send is not None
-            self.stories[send.delivery_id].bounces += 1
             (delivery,) = await self.stores[1].known([send.delivery_id])
             assert delivery.outcome is Outcome.OPEN, f"bounced, and not open: {delivery}"
+        elif opens and send is not None:
+            (delivery,) = await self.stores[1].known([send.delivery_id])
+            alone = await self._is_all_there_is(send, delivery)  # or another came meanwhile
+            assert not alone, f"bounced, and nobody was told: {delivery} {send}"
+
+    async def _opens(self, one: Report) -> bool:
+        """Tell whether a report takes away all that a customer has of a round that is not over."""
+        send = await self.stores[1].reported(ACCOUNT, one)
+        if send is None or one.fate is not Fate.FAILED or one.event_id in self.recorded:
+            return False
+        if send.outcome is not Settled.ACCEPTED or (send.reported_at and one.at and one.at < send.reported_at):
+            return False
+        (delivery,) = await self.stores[1].known([send.delivery_id])
+        return await self._is_all_there_is(send, delivery)
+
+    async def _is_all_there_is(self, send: Send, delivery: Delivery) -> bool:
+        if delivery.outcome in (Outcome.CANCELLED, Outcome.SKIPPED) or send.round != delivery.round:
+            return False
+        others = [other for other in await self.stores[1].sends(delivery.id) if other.id != send.id]
+        accepted = [other for other in others if other.round == send.round and other.outcome is Settled.ACCEPTED]
+        return not accepted and delivery.stated_round != delivery.round
 
     def try_early_reports_again(self) -> None:
         self.run(self._try_early_reports())
@@ -447,15 +516,19 @@ class Channels:
         store, request = self.stores[1], Request(by="kari", at=self.clock.now(), reason="asked to")
         story = self.stories[id_]
         story.asked[act] += 1
+        (before,) = await store.known([id_])
         if act.startswith("has it"):
             delivery = await store.resolve(id_, request, delivered=act == "has it")
             story.stated |= delivery.stated_round is not None
+            begins = act == "has it not" and before.outcome in (Outcome.OPEN, Outcome.FAILED)
         else:
-            await getattr(store, act)(id_, request)
+            delivery = await getattr(store, act)(id_, request)
+            begins = act == "retry"
+        # A retry begins with the first channel again; so does what a person says has not arrived.
+        story.restarts[before.round] += begins and delivery.round == before.round
 
     def void(self, which: int) -> None:
         id_ = sorted(self.stories)[which % len(self.stories)]
-        self.stories[id_].voided = True
         self.provider.change(id_, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED")
         self.run(self._arrive(id_))
 
@@ -472,20 +545,26 @@ class Channels:
         story, sends = self.stories[id_], await self.stores[1].sends(id_)
         (delivery,) = await self.stores[1].known([id_])
         mine = {send.key for send in sends if send.round >= 0}
-        assert story.stated or mine & self._taken(), f"captured, and nobody has it: {sends}"
-        assert delivery.delivered_at is not None, delivery
+        self._must(story.stated or bool(mine & self._taken()), f"captured, and nobody has it: {sends}")
+        self._must(delivery.delivered_at is not None, f"captured before it was delivered: {delivery}")
         if not story.stated and not story.asked["resend"]:
             good = [send for send in sends if send.round >= 0 and send.outcome is Settled.ACCEPTED]
-            assert good, f"captured, and it had bounced: {sends}"
+            self._must(bool(good), f"captured, and it had bounced: {sends}")
             proved = any(send.reported_at for send in good)
-            since = max(send.settled_at or send.begun_at for send in good) if good else delivery.delivered_at
+            since = max((send.settled_at or send.begun_at for send in good), default=self.clock.now())
             early = self.clock.now() - since < timedelta(seconds=self.terms.capture_delay - 1)
-            assert proved or not early, f"captured before CAPTURE_DELAY: {delivery}"
+            self._must(proved or not early or not good, f"captured before CAPTURE_DELAY: {delivery}")
+
+    def _must(self, holds: bool, otherwise: str) -> None:
+        """Keep what is wrong until the step is over: raised inside of a worker, it would be one more error of its."""
+        if not holds:
+            self.broken.append(otherwise)
 
     def _taken(self) -> set[str]:
         return {one.key for peer in self.peers.values() for one in peer.taken}
 
     async def _explained(self) -> None:
+        assert not self.broken, self.broken[0]
         known = set()
         for id_, story in self.stories.items():
             (delivery,) = await self.stores[1].known([id_])
@@ -523,14 +602,11 @@ class Channels:
             assert repeats == 0, f"sent again, and must not be: {of_key}"
 
     def _once(self, of_round: list[Send], story: Story) -> None:
-        """Nothing is begun in a round that is delivered; nor by a channel that is over, unless a person wants it."""
-        over: set[str] = set()
-        if story.asked["retry"] or story.asked["has it not"]:
-            return
-        for before, send in zip([None, *of_round], of_round, strict=False):
-            if before is not None and before.channel != send.channel:
-                over.add(before.channel)
-            assert send.channel not in over, f"sent again by {send.channel}, which was over: {of_round}"
+        """A channel has its turn once in a round, and once more for each time that a person had it begun again."""
+        turns = [send for before, send in zip([None, *of_round], of_round, strict=False) if _other(before, send)]
+        often = Counter(send.channel for send in turns)
+        most = 1 + story.restarts[of_round[0].round]
+        assert max(often.values()) <= most, f"{often} turns, and {most} at most: {of_round}"
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -567,6 +643,10 @@ class Channels:
         stated = delivery.stated_round is not None
         assert stated or Settled.ACCEPTED in of_round, f"completed, and nobody has it: {delivery} {sends}"
         assert collection.begun, delivery
+
+
+def _other(before: Send | None, send: Send) -> bool:
+    return before is None or before.channel != send.channel
 
 
 WALKS, SEED = int(os.environ.get("CHANNEL_WALKS", "12")), os.environ.get("CHANNEL_SEED", "1")

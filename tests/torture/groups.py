@@ -62,11 +62,12 @@ def check_sums(
     billed: Iterable[Bill],
     found: Mapping[str, tuple[Delivery, frozenset[str]]],
     transactions: Mapping[str, Json],
-    known: frozenset[str],
+    entered: Mapping[str, datetime],
 ) -> None:
     """Raise `AssertionError` unless each number was one delivery, and its sum is what was billed and is not void.
 
-    `known` are the purchases in the record: where every call of one was lost, nobody could put it on its invoice.
+    `entered` says when each purchase came into the record. Where every call of one was lost, it is found by `reconcile`
+    after its invoice was told of, perhaps: it is on that invoice all the same, but its sum could not hold it.
     """
     bills = {bill.number: bill for bill in billed}
     numbers = [delivery.invoice_number for delivery, _ in found.values()]
@@ -76,9 +77,10 @@ def check_sums(
             continue
         bill = bills[delivery.invoice_number or ""]
         assert on <= set(bill.transactions), f"{delivery.id} has what was not billed with it"
-        amounts = {id_: transactions[id_]["amount"] for id_ in bill.transactions if id_ in known}
+        amounts = {id_: transactions[id_]["amount"] for id_ in bill.transactions}
         voided = [id_ for id_ in amounts if transactions[id_]["status"] == "AUTHORIZATION_VOIDED"]
-        least = sum(amounts.values()) - sum(amounts[id_] for id_ in voided)
+        late = {id_ for id_ in amounts if id_ not in entered or entered[id_] > delivery.received_at}
+        least = sum(amount for id_, amount in amounts.items() if id_ not in {*voided, *late})
         # Voided before the mail or after it: either sum was right when it was told.
         assert least <= (delivery.amount or 0) <= sum(amounts.values()), f"{delivery}: billed {amounts}"
         if not voided:

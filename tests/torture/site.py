@@ -13,7 +13,7 @@ from random import Random
 from sqlalchemy import update
 
 from service.clock import SystemClock
-from service.delivery import Delivery, Outcome
+from service.delivery import Delivery, Outcome, Request
 from service.serving import listen
 from service.simulator.api import Running, open_provider
 from service.simulator.faults import Faults
@@ -22,6 +22,7 @@ from service.simulator.sales import Buyer, sale
 from service.store import SqlStore, open_store
 from service.store.engines import engines
 from service.store.tables import jobs
+from tests import processes
 from tests.processes import answers, running
 from tests.promises import Witness, check
 from tests.stage import OPTIONS, environment
@@ -38,6 +39,7 @@ SETTINGS = {
     "DELIVERY_STOP_GRACE": "3",
 }
 _SETTLE_SECONDS = 300
+_ENDED = ("AUTHORIZATION_VOIDED", "DECLINED", "FAILED", "REFUNDED")  # what is so when found needs nothing done
 _GROUPED = 0.25  # of the sales
 _WITHOUT_MAIL = 0.05
 
@@ -126,7 +128,13 @@ class Site:
         self.sold.append(self.running.provider.bill(body)["id"])
 
     async def settle(self, say: Callable[[str], None]) -> tuple[Delivery, ...]:
-        """Let everybody come to rest; return the record."""
+        """Let everybody come to rest; return the record. Raises `AssertionError` when they do not."""
+        try:
+            return await self._settle(say)
+        except TimeoutError:
+            raise AssertionError(f"it does not settle: {await self._unsettled()}") from None
+
+    async def _settle(self, say: Callable[[str], None]) -> tuple[Delivery, ...]:
         self.faults.clear()
         self.peers.mend()
         async with asyncio.timeout(_SETTLE_SECONDS):
@@ -134,12 +142,17 @@ class Site:
                 replica.send(signal.SIGCONT)
                 await replica.up.wait()
             await self.running.caller.idle()
+            await self._reconcile()
             await self.bill()
             await self.peers.told()
-            while left := await self._unsettled():
-                say(f"{self.name}: {left} of {len(self.sold)} not settled yet")
+            before = 0
+            while left := len(await self._unsettled()):
+                if left != before:
+                    say(f"{self.name}: {left} of {len(self.sold)} not settled yet")
+                before = left
                 await asyncio.sleep(2)
                 await self.look_at_purchases()
+                await self._decide()
                 await self._find_out()
                 await self.peers.told()
         return await self._all()
@@ -147,6 +160,17 @@ class Site:
     async def _find_out(self) -> None:
         provider = self.running.provider
         await self.peers.find_out(self.store, provider.account_id, await self._all(), provider.clock)
+
+    async def _decide(self) -> None:
+        """When nothing else is open, have a person stop the purchases whose invoice needs one: they wait for that."""
+        found = await groups.invoices(self.store, await self.store.known(self.bought))
+        failed = {id_ for invoice, on in found.values() if invoice.outcome is Outcome.FAILED for id_ in on}
+        waiting = {delivery.id for delivery in await self._all() if delivery.outcome is Outcome.OPEN}
+        if not waiting <= failed:
+            return
+        for id_ in waiting:
+            at = self.running.provider.clock.now()
+            await self.store.cancel(id_, Request(by="torture", at=at, reason="its invoice is not to be had"))
 
     async def bill(self) -> None:
         """Have what was bought until now billed, and one of it looked at."""
@@ -167,10 +191,24 @@ class Site:
         found = await groups.invoices(self.store, await self.store.known(self.bought))
         return (*single, *(delivery for delivery, _ in found.values()))
 
-    async def _unsettled(self) -> int:
+    async def _reconcile(self) -> None:
+        """Have an operator look for what nobody told us of; purchases of last month are too old for the worker's look.
+
+        In life they are found on the day they are made.
+        """
+        replica = self.replicas[0]
+        since = (self.running.provider.clock.now() - groups.OLD_ENOUGH).date().isoformat()
+        arguments = ("reconcile", "--since", since)
+        status, _, error = await processes.command(*arguments, settings=replica.settings, cwd=replica.folder)
+        assert status == 0, f"reconcile: {error}"
+
+    async def _unsettled(self) -> list[str]:
+        """Return what is still to be done, in words."""
         deliveries = await self._all()
-        unknown = len(self._acknowledged() - {delivery.transaction_id for delivery in deliveries})
-        return unknown + sum(delivery.outcome is Outcome.OPEN for delivery in deliveries)
+        unknown = self._acknowledged() - {delivery.transaction_id for delivery in deliveries}
+        waiting = (delivery for delivery in deliveries if delivery.outcome is Outcome.OPEN)
+        told = [f"{delivery.id}, due {delivery.due_at}: {delivery.reason}" for delivery in waiting]
+        return [*(f"{id_} is not in the record" for id_ in sorted(unknown)), *told]
 
     def _acknowledged(self) -> set[str]:
         sold = set(self.sold)
@@ -192,8 +230,11 @@ class Site:
         """Raise `AssertionError` for a promise that was broken."""
         lost = self._acknowledged() - {delivery.transaction_id for delivery in deliveries}
         assert not lost, f"acknowledged and lost: {lost}"
-        sends = {delivery.id: await self.store.sends(delivery.id) for delivery in deliveries}
         provider = self.running.provider
+        missing = set(self.sold) - {delivery.transaction_id for delivery in await self.store.known(self.sold)}
+        missing = {id_ for id_ in missing if provider.transactions[id_]["status"] not in _ENDED}
+        assert not missing, f"sold, and not in the record after `reconcile`: {missing}"
+        sends = {delivery.id: await self.store.sends(delivery.id) for delivery in deliveries}
         found = await groups.invoices(self.store, await self.store.known(self.bought))
         on_invoice = {id_: on for id_, (_, on) in found.items()}
         check(self.witness, deliveries, sends, provider.transactions, after_delivery=True, on_invoice=on_invoice)
@@ -202,8 +243,8 @@ class Site:
         for purchase in purchases:
             all_sends += await self.store.sends(purchase.id)
         self.peers.judge(all_sends)
-        known = frozenset(purchase.transaction_id for purchase in purchases)
-        groups.check_sums(provider.billing.bills, found, provider.transactions, known)
+        entered = {purchase.transaction_id: purchase.received_at for purchase in purchases}
+        groups.check_sums(provider.billing.bills, found, provider.transactions, entered)
 
 
 @asynccontextmanager

@@ -74,13 +74,11 @@ class BucketVault:
 async def open_bucket(url: str) -> AsyncIterator[BucketVault]:
     """Open the bucket and prefix of `s3://bucket/prefix`; keys, region and endpoint are in AWS_... of the environment.
 
-    Raises `PermanentFailure` when the extra is not installed or the address will not do.
+    Raises `PermanentFailure` when the address will not do.
     """
-    try:
-        import obstore  # noqa: PLC0415
-        from obstore.store import S3Store  # noqa: PLC0415
-    except ImportError as exc:
-        raise PermanentFailure("needs the extra s3: pip install 'merchant-delivery[s3]'") from exc
+    import obstore  # noqa: PLC0415  # the settings have looked whether it is there
+    from obstore.store import S3Store  # noqa: PLC0415
+
     try:
         bucket = S3Store.from_url(
             url,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from service.channels import SETTINGS
+from service.channels import SETTINGS, UnusableSettings
 from service.channels.http import HttpChannel, endpoint_of, open_http
 from service.channels.private_addresses import NotPublic, addresses_of, is_public
 from service.delivery import (
@@ -376,6 +376,13 @@ def test_wrong_settings_are_named(changed: dict[str, str], named: str) -> None:
     with pytest.raises(ValueError, match=f"DELIVERY_{named}") as caught:
         endpoint_of({"HTTP_URL": "https://erp.example/in", "HTTP_SECRETS": "s3cret"} | changed)
     assert "pa55" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(UnusableSettings) as caught:
+        endpoint_of({"HTTP_URL": "ftp://erp.example/", "HTTP_DOCUMENT": "paper", "HTTP_ALLOW_PRIVATE": "maybe"})
+    named = {line.partition(": ")[0] for line in caught.value.mistakes}
+    assert named == {f"DELIVERY_HTTP_{name}" for name in ("URL", "SECRETS", "DOCUMENT", "ALLOW_PRIVATE")}
 
 
 def test_settings_reach_the_channel_and_nobody_warns_of_them(tmp_path: Any) -> None:

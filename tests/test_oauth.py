@@ -179,10 +179,20 @@ async def test_many_ask_and_one_request_is_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "told"),
     [
-        ({"SMTP_URL": "smtp://kari@mail.example"}, "has a user without a password"),
-        ({"SMTP_OAUTH_TOKEN_URL": "https://x.example/t"}, "needs SMTP_OAUTH_TOKEN_URL, SMTP_OAUTH_CLIENT_ID"),
+        ({"SMTP_URL": "smtp://kari@mail.example"}, {"SMTP_URL": "has a user without a password"}),
+        (
+            {"SMTP_OAUTH_TOKEN_URL": "https://x.example/t"},
+            {
+                "SMTP_OAUTH_CLIENT_ID": "is required with DELIVERY_SMTP_OAUTH_TOKEN_URL",
+                "SMTP_OAUTH_CLIENT_SECRET": "or DELIVERY_SMTP_OAUTH_REFRESH_TOKEN is required",
+            },
+        ),
+        (
+            {"SMTP_OAUTH_TOKEN_URL": "x", "SMTP_OAUTH_CLIENT_ID": "a", "SMTP_OAUTH_CLIENT_SECRET": "s"},
+            {"SMTP_OAUTH_TOKEN_URL": "must be an address"},
+        ),
         (
             {
                 "SMTP_URL": "smtp://kari:pw@mail.example",
@@ -190,10 +200,12 @@ async def test_many_ask_and_one_request_is_made() -> None:
                 "SMTP_OAUTH_CLIENT_ID": "a",
                 "SMTP_OAUTH_CLIENT_SECRET": "s",
             },
-            "needs a user without a password",
+            {"SMTP_URL": "needs a user without a password"},
         ),
     ],
 )
-def test_settings_that_do_not_go_together(given: dict[str, str], words: str) -> None:
+def test_settings_that_do_not_go_together(given: dict[str, str], told: dict[str, str]) -> None:
     found = mistakes(**given)
-    assert words in found["DELIVERY_SMTP_OAUTH_SCOPE"]
+    assert set(found) == {f"DELIVERY_{name}" for name in told}
+    for name, words in told.items():
+        assert words in found[f"DELIVERY_{name}"]

@@ -9,15 +9,17 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import httpx2 as httpx
 
+from service.channels import UnusableSettings
 from service.channels.private_addresses import NotPublic, addresses_of
 from service.delivery import (
     AccountFailure,
@@ -47,6 +49,8 @@ SIGNATURE: Final = "delivery-signature"
 VERSION: Final = 1
 """Of the document that is posted; fields may be added under the same one."""
 
+T = TypeVar("T")
+_PREFIX = "DELIVERY_"
 _CONNECT = 10.0  # seconds
 _WHOLE = 60.0
 _SUCCESS = range(200, 300)
@@ -324,45 +328,68 @@ def _iso(at: date | datetime | None) -> str | None:
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
+def open_http(context: ChannelContext) -> AbstractAsyncContextManager[HttpChannel]:
+    """Open the channel; raises `UnusableSettings`. REDIRECT_TO does nothing here: no customer is reached."""
+    given = {name.removeprefix(_PREFIX): text for name, text in context.environ}
+    return _opened(endpoint_of(given, seller=context.brand), context)
+
+
 @asynccontextmanager
-async def open_http(context: ChannelContext) -> AsyncIterator[HttpChannel]:
-    """Open the channel as its settings say; raises `ValueError`. REDIRECT_TO does nothing: no customer is reached."""
-    given = {name.removeprefix("DELIVERY_"): text for name, text in context.environ}
-    endpoint = endpoint_of(given, seller=context.brand)
+async def _opened(endpoint: Endpoint, context: ChannelContext) -> AsyncIterator[HttpChannel]:
     timeout = httpx.Timeout(_WHOLE, connect=_CONNECT)
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout) as client:
         yield HttpChannel(account_id=context.account_id, endpoint=endpoint, client=client, clock=context.clock)
 
 
 def endpoint_of(given: Mapping[str, str], *, seller: Brand | None = None) -> Endpoint:
-    """Return the endpoint that the HTTP_* settings describe; raises `ValueError` that names the one that is wrong."""
-    allow_private = _truth(given.get("HTTP_ALLOW_PRIVATE", "false"))
-    secrets = tuple(word.strip().encode() for word in given.get("HTTP_SECRETS", "").split(",") if word.strip())
-    if not secrets:
-        raise ValueError("DELIVERY_HTTP_SECRETS is required for http")
-    try:
-        document = _As(given.get("HTTP_DOCUMENT", _As.BASE64).strip())
-    except ValueError as exc:
-        raise ValueError("DELIVERY_HTTP_DOCUMENT must be base64 or link") from exc
-    url = _url(given.get("HTTP_URL", "").strip(), allow_private=allow_private)
+    """Return the endpoint that the HTTP_* settings describe; raises `UnusableSettings` with all that is wrong."""
+    mistakes: list[str] = []
+
+    def tried(name: str, read: Callable[[str], T], default: str = "") -> T | None:
+        try:
+            return read(given.get(name, "").strip() or default)
+        except ValueError as exc:
+            mistakes.append(f"{_PREFIX}{name}: {exc}")
+            return None
+
+    allow_private = tried("HTTP_ALLOW_PRIVATE", _truth, "false")
+    url = tried("HTTP_URL", partial(_url, allow_http=allow_private is not False))
+    secrets = tried("HTTP_SECRETS", _secrets)
+    document = tried("HTTP_DOCUMENT", _as, _As.BASE64)
+    if allow_private is None or url is None or secrets is None or document is None:
+        raise UnusableSettings(tuple(mistakes))
     return Endpoint(url=url, secrets=secrets, document=document, allow_private=allow_private, seller=seller)
 
 
 def _truth(text: str) -> bool:
-    if text.strip().lower() not in {"true", "false"}:
-        raise ValueError("DELIVERY_HTTP_ALLOW_PRIVATE must be true or false")
-    return text.strip().lower() == "true"
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
 
 
-def _url(text: str, *, allow_private: bool) -> httpx.URL:
+def _secrets(text: str) -> tuple[bytes, ...]:
+    found = tuple(word.strip().encode() for word in text.split(",") if word.strip())
+    if not found:
+        raise ValueError("is required for http")
+    return found
+
+
+def _as(text: str) -> _As:
+    try:
+        return _As(text)
+    except ValueError:
+        raise ValueError("must be base64 or link") from None
+
+
+def _url(text: str, *, allow_http: bool) -> httpx.URL:
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as exc:
-        raise ValueError("DELIVERY_HTTP_URL is no address") from exc
+    except httpx.InvalidURL:
+        raise ValueError("is no address") from None
     if not text or not url.host or url.scheme not in {"https", "http"}:
-        raise ValueError("DELIVERY_HTTP_URL is required for http: an https address")
-    if url.scheme == "http" and not allow_private:
-        raise ValueError("DELIVERY_HTTP_URL must be https, unless DELIVERY_HTTP_ALLOW_PRIVATE=true")
+        raise ValueError("is required for http: an https address")
+    if url.scheme == "http" and not allow_http:
+        raise ValueError("must be https, unless DELIVERY_HTTP_ALLOW_PRIVATE=true")
     if url.userinfo or url.fragment:
-        raise ValueError("DELIVERY_HTTP_URL must have no user, password or fragment: the signature says who posts")
+        raise ValueError("must have no user, password or fragment: the signature says who posts")
     return url

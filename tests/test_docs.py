@@ -125,6 +125,14 @@ def test_every_command_and_option_is_there(name: str, command: click.Command) ->
     assert not [option for option in options if option not in told]
 
 
+@pytest.mark.parametrize(
+    "group", [cli, *(one for one in cli.commands.values() if isinstance(one, click.Group))], ids=str
+)
+def test_no_line_of_a_list_of_commands_is_cut_off(group: click.Group) -> None:
+    told = group.get_help(click.Context(group, terminal_width=80))
+    assert not [line for line in told.partition("Commands:")[2].splitlines() if line.endswith("...")]
+
+
 def test_no_command_is_there_that_does_not_exist() -> None:
     known = {name for name, _ in commands(cli, "merchant-delivery")} | {"merchant-delivery"}
     known |= {name.rpartition(" ")[0] for name in known}  # a group, before its own commands

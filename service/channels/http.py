@@ -21,6 +21,7 @@ import httpx2 as httpx
 
 from service.channels import UnusableSettings
 from service.channels.private_addresses import NotPublic, addresses_of
+from service.channels.retry_after import wait
 from service.delivery import (
     AccountFailure,
     Brand,
@@ -60,7 +61,6 @@ _DONE, _TOO_LARGE, _GONE = 409, 413, 410
 _ACCOUNT = frozenset({401, 402, 403, 407})
 _FOR_NOW = frozenset({425, 429, 503})
 _IN_DOUBT = frozenset({408})
-_LONGEST_WAIT = 86400.0  # seconds; a server that names more is asked again after a day
 _KINDS = {
     Purpose.FIRST: "invoice",
     Purpose.REPEAT: "invoice",  # the very same bytes
@@ -185,7 +185,8 @@ class HttpChannel:
             raise TransientFailure(f"the endpoint was not asked ({type(exc).__name__})") from exc
         except (httpx.HTTPError, OSError) as exc:  # a time-out is one of the last
             raise UnconfirmedFailure(f"the endpoint's answer was lost ({type(exc).__name__})") from exc
-        return _Answer(status=answer.status_code, retry_after=answer.headers.get("retry-after"), at=self._clock.now())
+        after = wait(answer.headers.get("retry-after"), self._clock.now())
+        return _Answer(status=answer.status_code, retry_after=after)
 
     async def _addresses(self) -> tuple[str, ...]:
         host, port = self._endpoint.url.host, self._endpoint.port
@@ -202,8 +203,7 @@ class HttpChannel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     status: int
-    retry_after: str | None = None
-    at: datetime | None = None
+    retry_after: float | None = None  # seconds
 
 
 def _failure(answer: _Answer) -> DeliveryFailure:
@@ -216,24 +216,12 @@ def _failure(answer: _Answer) -> DeliveryFailure:
     if status in _REDIRECTS:
         return AccountFailure(f"{said}: redirects are not followed; put the last address into DELIVERY_HTTP_URL")
     if status in _FOR_NOW:
-        return TransientFailure(said, retry_after=_seconds(answer))
+        return TransientFailure(said, retry_after=answer.retry_after)
     if status == _TOO_LARGE:
         return MessageTooLarge(said)
     if status in _REFUSALS and status not in _IN_DOUBT:
         return PermanentFailure(said)
     return UnconfirmedFailure(said)
-
-
-def _seconds(answer: _Answer) -> float | None:
-    """Return what Retry-After says, in seconds from now: a number of them, or a date."""
-    text = (answer.retry_after or "").strip()
-    if text.isascii() and text.isdecimal():
-        return min(float(text[:9]), _LONGEST_WAIT)
-    try:
-        until = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return min(max(0.0, (until - answer.at).total_seconds()), _LONGEST_WAIT) if answer.at else None
 
 
 def signature(secrets: tuple[bytes, ...], content: bytes, at: datetime) -> str:

@@ -45,6 +45,7 @@ _SECRETS = (
     *("smtp_oauth_client_secret", "smtp_oauth_refresh_token"),
     *("link_key", "receipts_email_secret"),
 )
+_SECRET_IN_PART = frozenset({"smtp_url", "database_url", "group_addresses"})  # their passwords; addresses go anyway
 _SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
 _NOT_GIVEN = "'', "  # among the words that a setting may be; nobody writes it
 _NO_SETTINGS = frozenset({"channel_settings", "warnings"})  # fields that nobody sets by their name
@@ -332,15 +333,8 @@ class Settings(BaseModel):
         """Every secret in clear, the passwords inside addresses too: for `privacy.scrub` and nothing else."""
         urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
         passwords = [word for url in urls if (word := _password(url))]
-        own = (self.client_secret, *self.signature_secrets, *self.webhook_secrets)
-        kept = (
-            self.alert_url,
-            self.link_key,
-            self.receipts_email_secret,
-            self.smtp_oauth_client_secret,
-            self.smtp_oauth_refresh_token,
-        )
-        own += tuple(secret for secret in kept if secret)
+        values = [getattr(self, name) for name in _SECRETS if name not in _SECRET_IN_PART]
+        own = [one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one is not None]
         secret = {PREFIX + name for name in built_in.setting_names(secret=True)}
         others = [t for full, t in self.channel_settings if full.endswith(_SECRET_ENDINGS) or full in secret]
         lists = [text for full, text in self.channel_settings if full.endswith("SECRETS")]

@@ -601,6 +601,30 @@ def test_passwords_are_known_however_they_are_written() -> None:
     assert {"smtp-pass%C3%B8rd", "smtp-passørd"} <= set(loaded().secret_texts)
 
 
+@pytest.mark.parametrize("name", sorted(secret_names()))
+def test_every_secret_is_kept_out_of_the_log(name: str) -> None:
+    """Whatever may be given as a file: whole, or the password in it; addresses are scrubbed as such."""
+    key, password = "c3" * 32, "q7-pass"
+    given = {
+        "LINK_KEY": key,
+        "ALERT_URL": "https://hook.example/q7",
+        "SMTP_URL": f"smtp://user:{password}@mail.example",
+        "DATABASE_URL": f"postgresql://user:{password}@host/name",
+        "GROUP_ADDRESSES": "NO923456789=a@b.example",
+    }
+    short = name.removeprefix("DELIVERY_")
+    text = given.get(short, "q7-secret")
+    oauth = {
+        "SMTP_OAUTH_TOKEN_URL": "https://x.example/t",
+        "SMTP_OAUTH_CLIENT_ID": "c",
+        "SMTP_OAUTH_CLIENT_SECRET": "d",
+    }
+    beside = oauth | {"SMTP_URL": "smtp://user@mail.example"} if short.startswith("SMTP_OAUTH_") else {}
+    found = loaded(**{**beside, short: text}).secret_texts
+    shown = {"SMTP_URL": password, "DATABASE_URL": password}.get(short, text)
+    assert (shown in found) is (short != "GROUP_ADDRESSES")
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         loaded().concurrency = 2

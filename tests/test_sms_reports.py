@@ -299,3 +299,23 @@ async def test_odd_forms_end_in_words_of_ours(body: bytes) -> None:
 def test_times_as_providers_write_them(written: object, iso: str | None) -> None:
     found = moment(written)
     assert (found.isoformat() if found else None) == iso
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        (1001, "1001 delivered"),
+        (1006, "1006 not delivered"),
+        (1007, "1007 on its way"),
+        (1010, "1010 nobody knows whether it was delivered"),
+        (2104, "2104 nobody has that number"),
+        (2107, "2107 a fresh try may do better"),
+        (9999, "9999"),
+    ],
+)
+async def test_numbers_of_link_are_told_in_words(code: int, detail: str) -> None:
+    async with AsyncExitStack() as stack:
+        desk = await a_desk("link", stack)
+        body = json.dumps({"id": "m", "refId": INTENT.key, "resultCode": code}).encode()
+        (report,) = await desk.read(Call(url=GATE, headers={}, body=body))
+    assert report.detail == detail

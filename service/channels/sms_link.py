@@ -42,6 +42,12 @@ FATES: Final[dict[str, Fate | None]] = {
     "1001": Fate.DELIVERED,
     "1005": None,
 }
+_SAID: Final[dict[Fate | None, str]] = {  # of what has a number alone
+    Fate.DELIVERED: "delivered",
+    Fate.FAILED: "not delivered",
+    Fate.DEFERRED: "on its way",
+    Fate.UNKNOWN: "nobody knows whether it was delivered",
+}
 
 
 def open_sms_link(context: ChannelContext) -> AbstractAsyncContextManager[SmsChannel]:
@@ -106,7 +112,7 @@ def _remote_id(answer: Answer) -> str | None:
 
 def _told(document: object) -> tuple[Report, ...]:
     code = word(member(document, "resultCode"))
-    words = MEANINGS[code].words if code in MEANINGS else None
+    words = MEANINGS[code].words if code in MEANINGS else _SAID.get(FATES.get(code or ""))
     return told(
         NAME,
         key=member(document, "refId"),

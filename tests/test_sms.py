@@ -15,6 +15,7 @@ import pytest
 from service.channels import BUILT_IN, UnusableSettings
 from service.channels.numbers import mobile
 from service.channels.sms import SmsChannel, parts
+from service.channels.sms_answers import wait
 from service.delivery import (
     AccountFailure,
     ChannelContext,
@@ -252,16 +253,42 @@ async def test_nobody_there(kind: Kind, host: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_certificate_that_is_none(kind: Kind) -> None:
-    """TLS with a server that speaks none: nothing was handed over."""
+@pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+async def test_a_certificate_that_is_none(kind: Kind, says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS with a server that speaks none, or says nothing at all: nothing was handed over."""
+    monkeypatch.setattr("service.channels.sms._CONNECT", 0.3)
 
-    async def never(_: Seen) -> Reply:
-        raise AssertionError
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        if not says:
+            await reader.read()  # until the other side gives up
+        writer.close()
 
-    async with serve(never) as server, opener(kind)(context(kind, f"https://127.0.0.1:{server.port}")) as channel:
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, opener(kind)(context(kind, f"https://127.0.0.1:{port}")) as channel:
         recipient = channel.recipient(transaction())
         with pytest.raises(AccountFailure):
             await channel.send(channel.compose(MESSAGE, None, recipient, INTENT))
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        ("999999999999", 86400.0),
+        ("Sat, 14 Nov 2026 00:02:00 GMT", 120.0),
+        ("Fri, 13 Nov 2026 00:00:00 GMT", 0.0),
+        ("Mon, 14 Dec 2026 00:00:00 GMT", 86400.0),
+        ("-5", None),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_how_long_a_provider_wants_to_be_left_alone(said: str | None, seconds: float | None) -> None:
+    """A day at most: what a broken clock or a wrong header says must not stop texts for weeks."""
+    assert wait(said, datetime(2026, 11, 14, tzinfo=UTC)) == seconds
 
 
 async def answered(kind: Kind, reply: Reply) -> tuple[DeliveryFailure | str | None, int]:

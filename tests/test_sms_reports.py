@@ -8,14 +8,16 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
 from service.channels.sms import SmsChannel
 from service.channels.sms_46elks import FATES as OF_46ELKS
 from service.channels.sms_gatewayapi import FATES as OF_GATEWAYAPI
+from service.channels.sms_gatewayapi import claims_of
 from service.channels.sms_link import FATES as OF_LINK
+from service.channels.sms_provider import member
 from service.channels.sms_reports import moment
 from service.channels.sms_sinch import FATES as OF_SINCH
 from service.channels.sms_twilio import FATES as OF_TWILIO
@@ -23,6 +25,7 @@ from service.channels.sms_twilio import signature
 from service.delivery import CallbackRefused, Fate, Forged, ReportRequest, Stale, Unusable
 from service.simulator.sms import SmsServer, Text, open_sms_server
 from service.simulator.sms_wire import KINDS, WORDS, Call, Kind, jwt
+from tests.fakes import MovedClock
 from tests.test_sms import INTENT, LOGIN, MESSAGE, PUBLIC, SECRET, context, opener, transaction
 
 GATE = f"{PUBLIC}/receipts/sms-link?secret={SECRET}"
@@ -233,6 +236,33 @@ async def test_twilio_signs_an_address_with_or_without_its_port(given: str, sign
         else:
             with pytest.raises(Forged):
                 await desk.read(call)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (
+            "CallSid=CA1234567890ABCDE&Digits=1234&From=%2B14158675309&To=%2B18005551212&Caller=%2B14158675309",
+            b"RSOYDt4T1cUTdK1PDd93/VVr8B8=",
+        ),
+        ("Sid=CA123&SidAccount=AC123&Digits=5678&Digits=1234&Digits=1234", b"IK+Dwps556ElfBT0I3Rgjkr1wJU="),
+    ],
+)
+def test_signatures_that_twilio_published(pairs: str, expected: bytes) -> None:
+    """The simulator and the adapter are of one hand; these are Twilio's own."""
+    assert signature("12345", "https://mycompany.com/myapp.php?foo=1&bar=2", parse_qsl(pairs)) == expected
+
+
+def test_a_token_that_gatewayapi_published() -> None:
+    token = (
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpZCI6MjM4MTcwMywibXNpc2RuIjo0NTQyNjA5MDQ1LCJ0aW1lIjoxNTIyNzY0MDYyLCJzdG"
+        "F0dXMiOiJERUxJVkVSRUQiLCJlcnJvciI6bnVsbCwiY29kZSI6bnVsbCwidXNlcnJlZiI6bnVsbCwiY2FsbGJhY2tfdXJsIjoiaHR0cDovL2Ji"
+        "YWY3MTQyLm5ncm9rLmlvIiwiYXBpIjo0fQ.KdfDH65bnQtgxEkFnpAQodOciAJedZFB13r9wEo8t3Y"
+    )
+    found = claims_of(token, "secret", MovedClock().now())
+    assert [member(found, name) for name in ("id", "status", "time")] == [2381703, "DELIVERED", 1522764062]
+    with pytest.raises(Forged):
+        claims_of(token, "Secret", MovedClock().now())
 
 
 async def test_only_the_claims_are_believed() -> None:

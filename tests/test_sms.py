@@ -252,24 +252,31 @@ async def test_nobody_there(kind: Kind, host: str) -> None:
     assert isinstance(caught.value, AccountFailure)  # the channel pauses, and nobody's patience is used up
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-async def test_a_certificate_that_is_none(kind: Kind, says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TLS with a server that speaks none, or says nothing at all: nothing was handed over."""
-    monkeypatch.setattr("service.channels.sms._CONNECT", 0.3)
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(says)
-        if not says:
-            await reader.read()  # until the other side gives up
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, opener(kind)(context(kind, f"https://127.0.0.1:{port}")) as channel:
+async def without_tls(kind: Kind, port: int) -> None:
+    async with opener(kind)(context(kind, f"https://127.0.0.1:{port}")) as channel:
         recipient = channel.recipient(transaction())
         with pytest.raises(AccountFailure):
             await channel.send(channel.compose(MESSAGE, None, recipient, INTENT))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_certificate_that_is_none(kind: Kind) -> None:
+    """TLS with a server that speaks none: nothing was handed over."""
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        await without_tls(kind, server.sockets[0].getsockname()[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_that_says_nothing_at_all(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.channels.sms._CONNECT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as sock:  # nobody accepts
+        await without_tls(kind, sock.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,43 @@ async def test_a_report_settles_a_send_that_nobody_has_settled(store: SqlStore) 
     assert (await only(store)).delivery_proof is Proof.REPORT
 
 
+@pytest.mark.parametrize("fate", [Fate.DEFERRED, Fate.UNKNOWN])
+async def test_who_reports_on_a_send_in_doubt_has_it(store: SqlStore, clock: MovedClock, fate: Fate) -> None:
+    """A text is "sent" hours before a telephone that is off takes it; nobody must send it again meanwhile."""
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    await store.settle_send(replace(begun, outcome=Settled.UNCONFIRMED, answer="no answer", settled_at=AT), [])
+    await store.save(claim, claim.delivery, LATER)
+    assert await store.report(ACCOUNT, report(fate, detail="sent")) is Reported.RECORDED
+    found = await only(store)
+    assert (found.delivery_proof, found.progress) == (Proof.RELAY, ("delivered",))
+    assert due_now(found, clock)
+    (told,) = await store.sends(claim.delivery.id)
+    assert (told.outcome, told.proof, told.reported_at) == (Settled.ACCEPTED, Proof.RELAY, None)
+    await store.report(ACCOUNT, report(Fate.DELIVERED, "e2"))
+    assert (await only(store)).delivery_proof is Proof.REPORT
+
+
+@pytest.mark.parametrize(("outcome", "times"), [(Settled.UNCONFIRMED, 1), (Settled.ACCEPTED, 2)])
+async def test_a_report_on_a_send_under_way_proves_it_and_hides_no_line(
+    store: SqlStore, outcome: Settled, times: int
+) -> None:
+    """The report is there before the answer, or before we know that there is none."""
+    claim = await claimed(store)
+    begun = send(claim.delivery.id)
+    await store.begin_send(claim, begun)
+    assert await store.report(ACCOUNT, report(Fate.DEFERRED, detail="sent")) is Reported.RECORDED
+    answered = replace(begun, outcome=outcome, answer="answered", settled_at=AT, remote_id="queue-id-7")
+    line = Entry(at=AT, step=Step.DELIVER, result=Result.ACCEPTED, detail="answered")
+    for _ in range(times):  # a commit in doubt is told again
+        await store.settle_send(answered, [line])
+    (told,) = await store.sends(claim.delivery.id)
+    assert (told.outcome, told.answer, told.remote_id) == (Settled.ACCEPTED, "answered", "queue-id-7")
+    lines = [entry.detail for entry in await store.history(claim.delivery.id) if entry.step is Step.DELIVER]
+    assert lines.count("answered") == 1
+
+
 async def test_an_acceptance_that_is_written_after_its_bounce_does_not_undo_it(store: SqlStore) -> None:
     claim = await claimed(store)
     begun = send(claim.delivery.id)

@@ -238,7 +238,7 @@ async def open_app(
                     take=reporter.take,
                     metrics=metrics,
                     clock=clock,
-                    public_url=settings.public_url[0],
+                    public_urls=settings.public_url,
                 ),
             ),
             admin=admin_app(

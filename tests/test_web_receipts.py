@@ -36,6 +36,7 @@ from tests.fakes import MovedClock
 from tests.stage import open_stage
 from tests.store_values import ACCOUNT, AT, CLOSED, NEVER, SETTLED, claimed, only, send
 
+EARLIER = "https://earlier.example"
 REPORT = Report(channel="sms", event_id="e1", reference="abc", fate=Fate.FAILED, at=AT, detail="unknown subscriber")
 
 
@@ -45,6 +46,7 @@ class FakeReporting:
 
     reports: tuple[Report, ...] = (REPORT,)
     refusal: Exception | None = None
+    only_at: str = ""  # the beginning of what is signed
     asked: list[ReportRequest] = field(default_factory=list)
     at: list[datetime] = field(default_factory=list)
 
@@ -53,6 +55,8 @@ class FakeReporting:
         self.at.append(now)
         if self.refusal is not None:
             raise self.refusal
+        if not request.url.startswith(self.only_at):
+            raise Forged("signature_wrong")
         return self.reports
 
 
@@ -103,7 +107,7 @@ async def open_face(store: SqlStore, clock: MovedClock) -> AsyncIterator[Face]:
         take=taking,
         metrics=metrics,
         clock=clock,
-        public_url="https://invoices.example/base",
+        public_urls=("https://invoices.example/base", EARLIER),
     )
     with listen() as sock:
         app = application(under(("/base",), receipts.routes()), metrics.alarm)
@@ -170,6 +174,18 @@ async def test_the_request_is_handed_on_as_its_sender_made_it(face: Face, clock:
     assert asked.url == "https://invoices.example/base/receipts/sms?secret=a%2Fb&x=%20y"
     assert (asked.method, asked.body, asked.header("x_signed")) == ("POST", b"\x00\xffbody", "one")
     assert abs((face.reporting.at[0] - clock.now()).total_seconds()) < 5
+
+
+async def test_a_report_may_come_to_an_earlier_address(face: Face) -> None:
+    """Some sign the very address: texts that went out before PUBLIC_URL was changed are reported at the old one."""
+    face.reporting.only_at = EARLIER
+    assert await face.post("/receipts/sms?x=1") == (200, {})
+    assert [asked.url.partition("/receipts")[0] for asked in face.reporting.asked] == [
+        "https://invoices.example/base",
+        EARLIER,
+    ]
+    face.reporting.only_at = "https://another.example"
+    assert (await face.post())[0] == 401
 
 
 @pytest.mark.parametrize(

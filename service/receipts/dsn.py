@@ -5,7 +5,7 @@ import email.policy
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from email.message import Message as Mail
 from email.utils import parsedate_to_datetime
 
@@ -117,6 +117,6 @@ def _plain(text: str) -> str:
 def _time_of(mail: Mail) -> datetime | None:
     try:
         at = parsedate_to_datetime(_field(mail, "Date"))
-    except (ValueError, TypeError, IndexError):
+        return at.astimezone(UTC) if at.tzinfo else None
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return at if at.tzinfo else None

@@ -273,6 +273,16 @@ async def test_what_the_relay_finds_too_large_goes_behind_a_link(bench: Bench) -
     assert b"https://x.example/i/" in bench.channel.sent[0].content
 
 
+async def test_what_is_no_message_has_no_smaller_shape(bench: Bench) -> None:
+    """An endpoint that is posted the document itself (http with base64), and answers 413."""
+    bench.links = FakeLinks()
+    bench.channel.template = ""
+    bench.channel.plan = [MessageTooLarge("the endpoint answered 413"), GONE]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "the endpoint answered 413")
+    assert bench.channel.plan == [GONE]  # it was asked once
+
+
 async def test_without_a_key_there_are_no_links(bench: Bench) -> None:
     bench.channel.largest_document = 3
     delivery = await delivered(bench)

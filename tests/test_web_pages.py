@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from starlette.requests import Request as Asked
 
 from service.delivery import Brand, Outcome, Request, TransientFailure
 from service.log import configure
@@ -14,7 +15,7 @@ from service.render import TemplateError, open_pages
 from service.render.colors import contrast
 from service.serving import listen, origin, serving
 from service.web.asgi import application
-from service.web.pages import Limit, invoice_pages
+from service.web.pages import Limit, _client, invoice_pages
 from tests.fakes import PDF, MovedClock
 from tests.pages import BRAND, Site, open_site
 from tests.pictures import png
@@ -109,9 +110,12 @@ async def test_unknown_and_revoked_are_alike_to_the_last_byte(site: Site, browse
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "POST"])
 async def test_other_methods_are_refused(site: Site, browser: httpx.AsyncClient, method: str) -> None:
     token = await site.token(PDF)
-    assert (await browser.request(method, f"/i/{token}/invoice.pdf")).status_code == 405
+    answers = [await browser.request(method, f"/i/{token}/invoice.pdf")]
+    assert answers[0].status_code == 405
     for path in ("/i/", "/i", f"/i/{token}/", f"/i/{token}/other.pdf", f"/i/{token}/invoice.pdf/"):
-        assert (await browser.get(path)).status_code == 404
+        answers.append(await browser.get(path))
+        assert answers[-1].status_code == 404
+    assert all(map(safe, answers))
 
 
 # --- when it is over -------------------------------------------------------------------------------------------------
@@ -194,6 +198,28 @@ async def test_one_client_does_not_try_tokens_without_end(site: Site, browser: h
         for n, guess in enumerate(guesses)
     ]
     assert 429 in network
+
+
+@pytest.mark.parametrize(
+    ("peer", "told", "client"),
+    [
+        ("8.8.8.8", ["9.9.9.9"], "8.8.8.8"),  # nobody between: what it says of itself is not asked
+        ("10.0.0.7", ["1.2.3.4, 9.9.9.9"], "9.9.9.9"),
+        ("10.0.0.7", ["1.2.3.4", "9.9.9.9"], "9.9.9.9"),  # a proxy that adds a line of its own
+        ("10.0.0.7", ["1.2.3.4, 9.9.9.9, 192.168.0.4"], "9.9.9.9"),  # two proxies
+        ("100.64.0.9", ["9.9.9.9:51234"], "9.9.9.9"),
+        ("::ffff:8.8.8.8", ["9.9.9.9"], "8.8.8.8"),  # serve --host ::
+        ("::ffff:10.0.0.7", ["9.9.9.9"], "9.9.9.9"),
+        ("10.0.0.7", ["[2a00:1450:1:2:3::4]:443"], "2a00:1450:1:2::/64"),
+        ("127.0.0.1", ["10.1.2.3"], "10.1.2.3"),  # a network of one's own
+        ("127.0.0.1", ["unknown"], "127.0.0.1"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("a socket", [], "None"),
+    ],
+)
+def test_whose_request_it_is(peer: str, told: list[str], client: str) -> None:
+    headers = [(b"x-forwarded-for", line.encode()) for line in told]
+    assert _client(Asked({"type": "http", "client": (peer, 1), "headers": headers})) == client
 
 
 def test_limits_forget_those_seen_longest_ago() -> None:

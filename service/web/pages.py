@@ -6,14 +6,14 @@ import ipaddress
 import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import chain, islice
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.delivery import Clock, PageRenderer, Pages, StoreUnavailable, TransientFailure, Visit
-from service.web.asgi import Handler, error
+from service.web.asgi import NOTHING_LOADED, PRIVATE, Handler, error
 
 PAGE = "/i/{token}"
 DOCUMENT = "/i/{token}/invoice.pdf"
@@ -22,14 +22,6 @@ NO_PAGE = "/i/"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _PREFIX = 8  # characters of a token that share a limit
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
-_PRIVATE: Final = {
-    "cache-control": "private, no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-robots-tag": "noindex, nofollow, noarchive",
-    "x-frame-options": "DENY",
-    "cross-origin-resource-policy": "same-origin",
-}
 _PAGE_POLICY = "default-src 'none'; style-src {styles}; img-src data:; form-action 'self'; {rest}"
 _REST = "base-uri 'none'; frame-ancestors 'none'"
 # A browser's own viewer has styles. No `sandbox`: Chrome does not heed it for a document, Safari then shows nothing.
@@ -113,7 +105,7 @@ class InvoicePages:
         name = self.renderer.document_name(visit.page)
         return Response(
             document,
-            headers=_PRIVATE
+            headers=PRIVATE
             | {
                 "content-security-policy": _DOCUMENT_POLICY,
                 "content-disposition": f"inline; filename=\"{name}\"; filename*=UTF-8''{quote(name, safe='')}",
@@ -155,37 +147,41 @@ def _asked(request: Request) -> str | None:
 def _client(request: Request) -> str:
     """Return what a client's limit goes by: its address, or its /64 network.
 
-    A proxy beside us (on a private address) says whose request it passes on in the last place of X-Forwarded-For; what
-    stands before that anybody may have written.
+    That is the first public address from here outwards: a proxy on a private one says in the last place of
+    X-Forwarded-For whose request it passes on. What stands before a public one anybody may have written.
     """
-    peer = request.client.host if request.client else ""
-    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    address = _address(peer)
-    if forwarded and (address is None or address.is_private):
-        address = _address(forwarded) or address
+    peer = _address(request.client.host) if request.client else None
+    told = ",".join(request.headers.getlist("x-forwarded-for")).split(",")  # a proxy may add a line of its own
+    way = (address for address in (peer, *map(_address, reversed(told))) if address is not None)
+    near = list(islice(way, 2))  # who asks us, and for whom
+    address = next((one for one in chain(near, way) if one.is_global), near[-1] if near else None)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
+    text = text.strip()
+    for candidate in (text, text.rpartition(":")[0].strip("[]")):  # some proxies add the port
+        try:
+            address = ipaddress.ip_address(candidate)
+        except ValueError:
+            continue
+        return getattr(address, "ipv4_mapped", None) or address  # a socket for both kinds shows an IPv4 one as mapped
+    return None
 
 
 def _html(status: int, page: str) -> Response:
     digests = [base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() for style in _STYLE.findall(page)]
     styles = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     policy = _PAGE_POLICY.format(styles=styles, rest=_REST)
-    headers = _PRIVATE | {"content-security-policy": policy, "vary": "accept-language"}
+    headers = PRIVATE | {"content-security-policy": policy, "vary": "accept-language"}
     return Response(page, status, headers=headers, media_type="text/html")
 
 
 def _plain(status: int, *, headers: dict[str, str]) -> Response:
-    return Response(status_code=status, headers=_PRIVATE | {"content-security-policy": "default-src 'none'"} | headers)
+    return Response(status_code=status, headers=PRIVATE | NOTHING_LOADED | headers)
 
 
 def _unavailable() -> Response:
-    return error(503, "unavailable", headers=_PRIVATE | {"retry-after": "60"})
+    return error(503, "unavailable", headers={"retry-after": "60"})

@@ -1532,7 +1532,7 @@ class Store(Protocol):
         """Note that the document behind a link was asked for; only the first time counts."""
 
     async def renew_link(self, link: KeptLink, request: Request) -> bool:
-        """As `resend`, if the delivery is completed and no new link was asked for on this one's page for a day."""
+        """As `resend`, if the delivery is completed, not voided, and for a day no link was asked for on that page."""
 
     async def revoke_links(self, delivery_id: str, request: Request) -> int:
         """End what links of a delivery are in force; return how many. Raises `KeyError`."""

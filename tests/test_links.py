@@ -311,6 +311,13 @@ async def test_what_was_stopped_or_needs_a_person_stays_as_it_is(
     assert (await ground.rows())[0].renewed_at is None
 
 
+async def test_an_invoice_that_is_void_is_not_sent_again(store: SqlStore, clock: MovedClock) -> None:
+    ground = Ground(store, clock, made(store, clock), await closed(store, voided_at=AT))
+    await ground.links.renew(await expired(ground))
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.round) == (Outcome.COMPLETED, 0)
+
+
 # --- the end of it ---------------------------------------------------------------------------------------------------
 
 

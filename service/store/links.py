@@ -110,7 +110,7 @@ def empty(connection: Connection, token_hashes: Sequence[str]) -> None:
 
 def known(connection: Connection, token_hashes: Sequence[str]) -> frozenset[str]:
     """As `Store.known_links`."""
-    there = select(links.c.token_hash).where(links.c.token_hash.in_(list(token_hashes)))
+    there = select(links.c.token_hash).where(links.c.token_hash.in_(list(token_hashes)), links.c.sealed != _NOTHING)
     return frozenset(connection.execute(there).scalars())
 
 

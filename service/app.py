@@ -234,7 +234,7 @@ async def open_app(
                 metrics=metrics,
                 clock=clock,
                 prefixes=prefixes_of(settings),
-                pages=invoice_pages(links, pages_of(settings), clock) if links else None,
+                pages=invoice_pages(links, pages_of(settings), metrics, clock) if links else None,
                 receipts=Receipts(
                     reporting=reporting,
                     take=reporter.take,

@@ -8,9 +8,11 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from starlette.requests import Request as Asked
+from structlog.testing import capture_logs
 
 from service.delivery import Brand, Outcome, Request, TransientFailure
 from service.log import configure
+from service.metrics import Metrics
 from service.render import TemplateError, open_pages
 from service.render.colors import contrast
 from service.serving import listen, origin, serving
@@ -176,7 +178,9 @@ async def test_one_link_is_not_asked_for_without_end(site: Site, browser: httpx.
     answers = [(await browser.get(f"/i/{token}")).status_code for _ in range(31)]
     assert answers == [200] * 30 + [429]
     refused = await browser.get(f"/i/{token}/invoice.pdf")
-    assert (refused.status_code, refused.content) == (429, b"")
+    assert refused.status_code == 429
+    assert "Siden er ikke tilgjengelig akkurat nå" in refused.text
+    assert "A1B2C" not in refused.text
     assert 1 <= int(refused.headers["retry-after"]) <= 3
     assert safe(refused)
     site.clock.advance(int(refused.headers["retry-after"]))
@@ -253,16 +257,39 @@ class Unreachable:
 async def test_a_vault_out_of_reach_is_for_now(site: Site) -> None:
     token = await site.token(PDF)
     links = replace(site.links, vault=Unreachable())
-    pages = invoice_pages(links, open_pages(brand=BRAND, templates_dir=None, locale="nb"), site.clock)
+    metrics = Metrics()
+    pages = invoice_pages(links, open_pages(brand=BRAND, templates_dir=None, locale="nb"), metrics, site.clock)
     with listen() as sock:
         async with (
             serving(application(pages.routes(), lambda _: None), sock),
             httpx.AsyncClient(base_url=origin(sock), trust_env=False) as browser,
         ):
             assert (await browser.get(f"/i/{token}")).status_code == 200
-            answer = await browser.get(f"/i/{token}/invoice.pdf")
+            with capture_logs() as logs:
+                answer = await browser.get(f"/i/{token}/invoice.pdf")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
-    assert answer.headers["cache-control"] == "private, no-store"
+    assert "Siden er ikke tilgjengelig akkurat nå" in answer.text
+    assert safe(answer)
+    (said,) = [line for line in logs if line["event"] == "alarm.document_unavailable"]
+    assert (said["delivery_id"], said["reason"]) == (site.delivery.id, "no answer")
+    assert 'merchant_delivery_alarms_total{alarm="document_unavailable"} 1.0' in metrics.render(None).decode()
+
+
+@pytest.mark.parametrize("what", ["lost", "damaged"])
+async def test_who_runs_it_is_told_that_a_document_is_not_there(
+    site: Site, browser: httpx.AsyncClient, what: str
+) -> None:
+    token = await site.token(PDF)
+    (link,) = await site.store.links_of(site.delivery.id)
+    await site.links.vault.delete(link.document_name)
+    if what == "damaged":
+        await site.links.vault.put(link.document_name, bytes(100))
+    with capture_logs() as logs:
+        answer = await browser.get(f"/i/{token}/invoice.pdf")
+    assert (answer.status_code, safe(answer)) == (404, True)
+    assert "Siden finnes ikke" in answer.text
+    assert [line["event"] for line in logs] == ["alarm.document_unavailable"]
+    assert token not in repr(logs)
 
 
 @pytest.mark.usefixtures("record_url")  # which takes the log down again

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from urllib.parse import quote
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.delivery import Clock, PageRenderer, Pages, StoreUnavailable, TransientFailure, Visit
-from service.web.asgi import NOTHING_LOADED, PRIVATE, Handler, error
+from service.delivery import Clock, InvoicePage, PageRenderer, Pages, StoreUnavailable, TransientFailure, Visit
+from service.metrics import Metrics
+from service.web.asgi import NOTHING_LOADED, PRIVATE, Handler
 
 PAGE = "/i/{token}"
 DOCUMENT = "/i/{token}/invoice.pdf"
@@ -21,6 +23,7 @@ NO_PAGE = "/i/"
 """What is asked for to see whether a proxy passes on what is below it; no page is there."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _PREFIX = 8  # characters of a token that share a limit
+_log = structlog.get_logger()
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _PAGE_POLICY = "default-src 'none'; style-src {styles}; img-src data:; form-action 'self'; {rest}"
 _REST = "base-uri 'none'; frame-ancestors 'none'"
@@ -56,6 +59,7 @@ class InvoicePages:
 
     pages: Pages
     renderer: PageRenderer
+    metrics: Metrics
     of_token: Limit
     of_client: Limit
 
@@ -86,7 +90,7 @@ class InvoicePages:
         try:
             await self.pages.renew(visit)
         except StoreUnavailable:
-            return _unavailable()
+            return self._unavailable(request)
         return _html(200, self.renderer.expired(asked=_asked(request), renewed=True))
 
     async def document(self, request: Request) -> Response:
@@ -98,9 +102,11 @@ class InvoicePages:
             return _plain(303, headers={"location": f"../{request.path_params['token']}"})
         try:
             document = await self.pages.document(visit, opened=request.method == "GET")
-        except (StoreUnavailable, TransientFailure):
-            return _unavailable()
+        except (StoreUnavailable, TransientFailure) as exc:
+            self._tell(visit.page, str(exc))
+            return self._unavailable(request)
         if document is None:
+            self._tell(visit.page, "it is not where LINK_STORE says, or not what was put there")
             return self._missing(request)
         name = self.renderer.document_name(visit.page)
         return Response(
@@ -119,22 +125,33 @@ class InvoicePages:
         usable = _TOKEN.fullmatch(token) is not None
         waits = [self.of_client.wait(_client(request)), self.of_token.wait(token[:_PREFIX]) if usable else 0.0]
         if max(waits) > 0:
-            return _plain(429, headers={"retry-after": str(int(max(waits)) + 1)})
+            return self._unavailable(request, status=429, seconds=int(max(waits)) + 1)
         try:
             visit = await self.pages.look(token) if usable else None
         except StoreUnavailable:
-            return _unavailable()
+            return self._unavailable(request)
         return self._missing(request) if visit is None else visit
 
     def _missing(self, request: Request) -> Response:
         return _html(404, self.renderer.missing(asked=_asked(request)))
 
+    def _unavailable(self, request: Request, *, status: int = 503, seconds: int = 60) -> Response:
+        response = _html(status, self.renderer.unavailable(asked=_asked(request)))
+        response.headers["retry-after"] = str(seconds)
+        return response
 
-def invoice_pages(pages: Pages, renderer: PageRenderer, clock: Clock) -> InvoicePages:
+    def _tell(self, page: InvoicePage, reason: str) -> None:
+        """Tell those who run the service that a customer did not get an invoice."""
+        self.metrics.alarm("alarm.document_unavailable")
+        _log.warning("alarm.document_unavailable", delivery_id=page.delivery_id, reason=reason)
+
+
+def invoice_pages(pages: Pages, renderer: PageRenderer, metrics: Metrics, clock: Clock) -> InvoicePages:
     """Return the pages with their limits: 30 at once for a link, 120 for a client, and one a second after that."""
     return InvoicePages(
         pages=pages,
         renderer=renderer,
+        metrics=metrics,
         of_token=Limit(clock=clock, burst=30, per_second=0.5),
         of_client=Limit(clock=clock, burst=120, per_second=1),
     )
@@ -181,7 +198,3 @@ def _html(status: int, page: str) -> Response:
 
 def _plain(status: int, *, headers: dict[str, str]) -> Response:
     return Response(status_code=status, headers=PRIVATE | NOTHING_LOADED | headers)
-
-
-def _unavailable() -> Response:
-    return error(503, "unavailable", headers={"retry-after": "60"})

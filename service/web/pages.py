@@ -19,8 +19,8 @@ from service.web.asgi import NOTHING_LOADED, PRIVATE, Handler
 
 PAGE = "/i/{token}"
 DOCUMENT = "/i/{token}/invoice.pdf"
-NO_PAGE = "/i/"
-"""What is asked for to see whether a proxy passes on what is below it; no page is there."""
+NO_PAGE = "/i/none/invoice.pdf"
+"""What is asked for, by a POST that is 405, to see whether pages are served and a proxy passes all below /i/ on."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _PREFIX = 8  # characters of a token that share a limit
 _log = structlog.get_logger()

@@ -1,7 +1,9 @@
 """The invoice pages' answers, through a real server: what is shown, to whom, and what never tells anything."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +187,22 @@ async def test_one_link_is_not_asked_for_without_end(site: Site, browser: httpx.
     assert safe(refused)
     site.clock.advance(int(refused.headers["retry-after"]))
     assert (await browser.get(f"/i/{token}/invoice.pdf")).status_code == 200
+
+
+async def test_who_reads_slowly_holds_few_documents(site: Site, browser: httpx.AsyncClient) -> None:
+    document = b"%PDF" + bytes(16 << 20)  # more than what may wait on the way
+    token = await site.token(document)
+    path = f"/i/{token}/invoice.pdf"
+    async with AsyncExitStack() as slow:
+        for _ in range(6):
+            answer = await slow.enter_async_context(browser.stream("GET", path))
+            assert answer.status_code == 200
+        assert (await browser.get(path)).status_code == 429
+        assert (await browser.get(f"/i/{token}")).status_code == 200
+    async with asyncio.timeout(30):
+        while (answer := await browser.get(path)).status_code == 429:  # until the server knows that they have gone
+            site.clock.advance(60)
+    assert answer.content == document
 
 
 async def test_one_client_does_not_try_tokens_without_end(site: Site, browser: httpx.AsyncClient) -> None:

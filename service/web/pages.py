@@ -4,14 +4,17 @@ import base64
 import hashlib
 import ipaddress
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from urllib.parse import quote
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.delivery import Clock, InvoicePage, PageRenderer, Pages, StoreUnavailable, TransientFailure, Visit
 from service.metrics import Metrics
@@ -24,6 +27,8 @@ NO_PAGE = "/i/none/invoice.pdf"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _PREFIX = 8  # characters of a token that share a limit
 _log = structlog.get_logger()
+_PIECE = 65536  # bytes of a document that are handed to the connection at a time
+_IN_HAND = 6  # documents of one link at a time: who reads slowly would fill the memory with more
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _PAGE_POLICY = "default-src 'none'; style-src {styles}; img-src data:; form-action 'self'; {rest}"
 _REST = "base-uri 'none'; frame-ancestors 'none'"
@@ -53,6 +58,25 @@ class Limit:
         return 0.0 if taken else (1 - left) / self.per_second
 
 
+class _Document(Response):
+    """A document that is handed over piece by piece: while somebody reads slowly, it is in memory once."""
+
+    def __init__(self, content: bytes, *, headers: dict[str, str], done: Callable[[], None]) -> None:
+        super().__init__(content, headers=headers)
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # as `Response`
+        body = memoryview(self.body)
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for begin in range(0, len(body), _PIECE):
+                piece = bytes(body[begin : begin + _PIECE])
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._done()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoicePages:
     """Answers who follows a link. What is unknown and what was revoked get the same answer to the last byte."""
@@ -62,6 +86,7 @@ class InvoicePages:
     metrics: Metrics
     of_token: Limit
     of_client: Limit
+    in_hand: Counter[str] = field(default_factory=Counter)  # documents of each link that are being handed over
 
     def routes(self) -> dict[str, dict[str, Handler]]:
         """Return who answers which path and method."""
@@ -100,24 +125,37 @@ class InvoicePages:
             return visit
         if visit.page is None:
             return _plain(303, headers={"location": f"../{request.path_params['token']}"})
+        token_hash = visit.link.token_hash
+        if self.in_hand[token_hash] >= _IN_HAND:
+            return self._unavailable(request, status=429, seconds=10)
+        self.in_hand[token_hash] += 1
+        try:
+            return await self._found(request, visit, visit.page)
+        finally:
+            self._put_down(token_hash)
+
+    async def _found(self, request: Request, visit: Visit, page: InvoicePage) -> Response:
         try:
             document = await self.pages.document(visit, opened=request.method == "GET")
         except (StoreUnavailable, TransientFailure) as exc:
-            self._tell(visit.page, str(exc))
+            self._tell(page, str(exc))
             return self._unavailable(request)
         if document is None:
-            self._tell(visit.page, "it is not where LINK_STORE says, or not what was put there")
+            self._tell(page, "it is not where LINK_STORE says, or not what was put there")
             return self._missing(request)
-        name = self.renderer.document_name(visit.page)
-        return Response(
-            document,
-            headers=PRIVATE
-            | {
-                "content-security-policy": _DOCUMENT_POLICY,
-                "content-disposition": f"inline; filename=\"{name}\"; filename*=UTF-8''{quote(name, safe='')}",
-                "content-type": "application/pdf",
-            },
-        )
+        self.in_hand[visit.link.token_hash] += 1  # until it is handed over
+        name = self.renderer.document_name(page)
+        headers = PRIVATE | {
+            "content-security-policy": _DOCUMENT_POLICY,
+            "content-disposition": f"inline; filename=\"{name}\"; filename*=UTF-8''{quote(name, safe='')}",
+            "content-type": "application/pdf",
+        }
+        return _Document(document, headers=headers, done=partial(self._put_down, visit.link.token_hash))
+
+    def _put_down(self, token_hash: str) -> None:
+        self.in_hand[token_hash] -= 1
+        if not self.in_hand[token_hash]:
+            del self.in_hand[token_hash]
 
     async def _visit(self, request: Request) -> Visit | Response:
         """Return what the token leads to, or the answer that says why there is nothing."""

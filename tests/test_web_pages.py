@@ -1,11 +1,10 @@
 """The invoice pages' answers, through a real server: what is shown, to whom, and what never tells anything."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -189,20 +188,33 @@ async def test_one_link_is_not_asked_for_without_end(site: Site, browser: httpx.
     assert (await browser.get(f"/i/{token}/invoice.pdf")).status_code == 200
 
 
-async def test_who_reads_slowly_holds_few_documents(site: Site, browser: httpx.AsyncClient) -> None:
-    document = b"%PDF" + bytes(16 << 20)  # more than what may wait on the way
-    token = await site.token(document)
-    path = f"/i/{token}/invoice.pdf"
-    async with AsyncExitStack() as slow:
-        for _ in range(6):
-            answer = await slow.enter_async_context(browser.stream("GET", path))
-            assert answer.status_code == 200
-        assert (await browser.get(path)).status_code == 429
-        assert (await browser.get(f"/i/{token}")).status_code == 200
-    async with asyncio.timeout(30):
-        while (answer := await browser.get(path)).status_code == 429:  # until the server knows that they have gone
-            site.clock.advance(60)
-    assert answer.content == document
+async def test_who_reads_slowly_holds_few_documents(site: Site) -> None:
+    document = PDF * 9000
+    pages = invoice_pages(site.links, open_pages(brand=BRAND, templates_dir=None, locale="nb"), Metrics(), site.clock)
+    scope = {"type": "http", "method": "GET", "headers": [], "path_params": {"token": await site.token(document)}}
+    read: list[dict[str, Any]] = []
+
+    async def reading(message: Any) -> None:
+        read.append(message)
+
+    async def gone(_message: Any) -> None:
+        raise OSError
+
+    async def nothing() -> Any:
+        raise AssertionError
+
+    held = [await pages.document(Asked(scope)) for _ in range(6)]
+    assert [answer.status_code for answer in held] == [200] * 6
+    assert (await pages.document(Asked(scope))).status_code == 429
+    assert (await pages.show(Asked(scope))).status_code == 200
+    await held[0](scope, nothing, reading)
+    with pytest.raises(OSError):  # noqa: PT011 - of its own making
+        await held[1](scope, nothing, gone)
+    bodies = [message["body"] for message in read[1:]]
+    assert b"".join(bodies) == document
+    assert max(map(len, bodies)) <= 65536
+    again = [(await pages.document(Asked(scope))).status_code for _ in range(3)]
+    assert again == [200, 200, 429]
 
 
 async def test_one_client_does_not_try_tokens_without_end(site: Site, browser: httpx.AsyncClient) -> None:

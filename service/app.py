@@ -232,7 +232,7 @@ async def open_app(
                 metrics=metrics,
                 clock=clock,
                 prefixes=prefixes_of(settings),
-                pages=invoice_pages(links, fitted.pages, clock) if links and fitted.pages else None,
+                pages=invoice_pages(links, fitted.pages, metrics, clock) if links and fitted.pages else None,
                 receipts=Receipts(
                     reporting=fitted.reporting,
                     take=reporter.take,
@@ -872,7 +872,9 @@ async def check(settings: Settings) -> list[CheckResult]:
         results.extend([await _check_public_url(settings, payments, url) for url in settings.public_url])
         if settings.link_key is not None:
             url = settings.public_url[0]  # where every link leads
-            results.append(await tried("invoice page", payments.reach(f"{url}{NO_PAGE}", refused_by=(404,))))
+            results.append(
+                await tried("invoice page", payments.reach(f"{url}{NO_PAGE}", method="POST", refused_by=(405,)))
+            )
             results.append(await tried("link store", _check_vault(settings, clock)))
         if settings.webhook_secrets:
             urls = wanted_webhooks(settings).urls
@@ -887,8 +889,8 @@ _MEND = {
     "channel email": "see DELIVERY_SMTP_URL: smtp:// is STARTTLS, mostly on port 587, smtps:// is TLS from the start, "
     "mostly on 465; user and password are percent-encoded",
     "public URL": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass /callback on to it",
-    "invoice page": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass everything below /i/ on "
-    "to it, from everywhere: customers open it",
+    "invoice page": "see DELIVERY_PUBLIC_URL; `serve` must be running with DELIVERY_LINK_KEY set, and the proxy must "
+    "pass everything below /i/ on to it, from everywhere: customers open it",
     "link store": "see DELIVERY_LINK_STORE",
     "webhook URL": "`serve` must be running with DELIVERY_WEBHOOK_SECRETS set, and the proxy must pass "
     "/webhooks/dintero on to it",

@@ -4,7 +4,7 @@ import base64
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -20,6 +20,7 @@ from service.settings import Need, SettingsError, load_settings
 from service.simulator.api import open_provider
 from service.simulator.mail import MailServer, open_mail_server
 from service.store import migrate as migrate_store
+from service.web.pages import NO_PAGE
 from tests.fakes import ACCOUNT, FakeChannel, MovedClock
 from tests.stage import Stage, environment, open_stage
 
@@ -304,12 +305,14 @@ async def test_check_keeps_a_document_where_those_behind_links_are_kept(tmp_path
     assert not [file for _, _, files in os.walk(tmp_path / "links") for file in files]
 
 
-async def test_the_place_of_invoice_pages_is_known_from_another(tmp_path: Path) -> None:
-    async with open_stage(f"sqlite:///{tmp_path}/d.db") as stage:
-        reach = partial(stage.app.payments.reach, refused_by=(404,))
-        assert await reach(f"{stage.url}/i/") == f"{stage.url}/i/ leads here"
+@pytest.mark.parametrize("key", [KEY, ""])
+async def test_the_place_of_invoice_pages_is_known_from_another(tmp_path: Path, key: str) -> None:
+    async with open_stage(f"sqlite:///{tmp_path}/d.db", settings={"DELIVERY_LINK_KEY": key}) as stage:
+        reach = partial(stage.app.payments.reach, method="POST", refused_by=(405,))
+        with nullcontext() if key else pytest.raises(DeliveryFailure):  # without a key `serve` has no pages
+            assert await reach(f"{stage.url}{NO_PAGE}") == f"{stage.url}{NO_PAGE} leads here"
         with pytest.raises(DeliveryFailure):
-            await reach(f"{stage.running.url}/i/")
+            await reach(f"{stage.running.url}{NO_PAGE}")
 
 
 async def test_templates_of_ones_own_channel_are_tried_at_start(

@@ -14,8 +14,8 @@ import pytest
 
 from service.channels import BUILT_IN, UnusableSettings
 from service.channels.numbers import mobile
+from service.channels.retry_after import wait
 from service.channels.sms import SmsChannel, parts
-from service.channels.sms_answers import wait
 from service.delivery import (
     AccountFailure,
     ChannelContext,

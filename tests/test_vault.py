@@ -111,6 +111,8 @@ async def test_a_bucket_that_nobody_answers_for_is_for_now() -> None:
         await vault.get(NAME)
     assert "\n" not in put.value.reason + got.value.reason
     assert "a-secret-key" not in put.value.reason
+    assert "a" * 64 not in put.value.reason + got.value.reason
+    assert "error sending request" in put.value.reason
 
 
 async def test_a_bucket_opens_without_being_asked_anything() -> None:

@@ -63,7 +63,7 @@ def report_of(event: Event, channel: str) -> Report | None:
         reference=named,
         fate=fate,
         at=event.at,
-        detail=scrub(f"{event.kind}: {event.detail}" if event.detail else event.kind, hidden),
+        detail=f"{event.kind}: {scrub(event.detail, hidden)}" if event.detail else event.kind,
     )
 
 
@@ -76,7 +76,7 @@ def reference(message_id: str) -> str:
 def _digest(event: Event) -> str:
     """Return an id for an event that has none: the same for the same event told twice."""
     told = (event.kind, event.message_id, event.at.isoformat() if event.at else "", event.recipient or "")
-    return hashlib.sha256("|".join(told).encode()).hexdigest()
+    return hashlib.sha256("|".join(told).encode("utf-8", "replace")).hexdigest()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

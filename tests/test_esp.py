@@ -96,9 +96,15 @@ async def test_postmark_words(changed: dict[str, str], fate: Fate | None) -> Non
 
 
 async def test_postmark_names_our_message_where_its_metadata_does() -> None:
-    said = POSTMARK | {"Metadata": {"other": "x", "id": OURS}}
+    said = POSTMARK | {"Metadata": {"other": "x", "delivery": KEY}}
     (report,) = await read(Postmark(SECRET), asked(said, query=f"secret={SECRET}"))
-    assert report.reference == OURS
+    assert report.reference == KEY
+
+
+@pytest.mark.parametrize("metadata", [{}, [], None, {"delivery": "42"}, {"delivery": {"x": KEY}}])
+async def test_postmark_has_an_id_of_its_own_besides(metadata: Any) -> None:
+    (report,) = await read(Postmark(SECRET), asked(POSTMARK | {"Metadata": metadata}, query=f"secret={SECRET}"))
+    assert report.reference == POSTMARK["MessageID"]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

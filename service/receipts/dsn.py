@@ -10,11 +10,10 @@ from email.message import Message as Mail
 from email.utils import parsedate_to_datetime
 
 from service.delivery import Report
-from service.receipts.events import OURS, Event, report_of
+from service.receipts.events import KEY, OURS, Event, report_of
 
 LARGEST = 10 << 20
 """Bytes of a mail that is read."""
-_KEY = re.compile(r"[0-9a-f]{32}")
 _ENCODED = re.compile(r"\+([0-9A-F]{2})")  # xtext, RFC 3461 section 4
 _KINDS = {"failed": "bounced", "delivered": "delivered", "delayed": "deferred"}
 _MOST = 20  # recipients that are looked at: a mail of ours has one
@@ -57,7 +56,7 @@ def _status_of(mail: Mail) -> list[Mail] | None:
 def _reference(mail: Mail, status: list[Mail]) -> str | None:
     """Return our Message-ID, else the key in the envelope id; None when neither is ours, or they contradict."""
     envelope_id = _plain(_field(status[0], "Original-Envelope-Id")) if status else ""
-    key = envelope_id if _KEY.fullmatch(envelope_id) else None
+    key = envelope_id if KEY.fullmatch(envelope_id) else None
     ours = next(iter(_message_ids(mail)), None)
     if key and ours and f"{key}@" not in ours:
         return None

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from service.delivery import Forged, ReportRequest, Stale, Unusable
-from service.receipts.events import OURS, Event, document, known_by_secret, long_text, member, text, time_of, words
+from service.receipts.events import KEY, Event, document, known_by_secret, long_text, member, text, time_of, words
 
 _SHORTEST_SECRET = 16
 _MAILGUN_TOLERANCE = 12 * 3600.0  # seconds: it tries for eight hours, and does not say that it signs anew
@@ -56,12 +56,9 @@ class Postmark:
 
 
 def _postmark_reference(said: Any) -> str | None:
-    """Return our Message-ID or key where the metadata has it (`X-PM-Metadata-…`), else Postmark's own id."""
-    metadata = member(said, "Metadata")
-    for value in metadata.values() if isinstance(metadata, dict) else ():
-        if isinstance(value, str) and OURS.fullmatch(value):
-            return value
-    return text(said, "MessageID")
+    """Return the mail's key where the metadata has it (`X-PM-Metadata-delivery`), else Postmark's own id."""
+    key = text(said, "Metadata", "delivery")
+    return key if key is not None and KEY.fullmatch(key) else text(said, "MessageID")
 
 
 _POSTMARK_KINDS = {"Delivery": "delivered", "SpamComplaint": "complained"}

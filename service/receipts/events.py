@@ -24,8 +24,10 @@ FATES = {
 }
 """What is written of an event; the other words (queued, sent, opened, clicked …) say nothing of a mail's fate."""
 
-OURS = re.compile(r"<?([0-9a-f]{32})@[A-Za-z0-9.-]{1,255}>?")
+OURS = re.compile(r"<?[0-9a-f]{32}@[A-Za-z0-9.-]{1,255}>?")
 """A Message-ID as the mail channel makes them."""
+KEY = re.compile(r"[0-9a-f]{32}")
+"""What is the mail's own in it, and is its envelope id, too."""
 _LONGEST = 300  # of an id or a reference
 
 

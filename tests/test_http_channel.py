@@ -308,6 +308,7 @@ async def test_a_cancelled_send_leaves_the_channel_fit_for_the_next() -> None:
         *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
         *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1"),
         *("::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "::127.0.0.1", "192.0.2.1", "2001:db8::1"),
+        *("fec0::1", "64:ff9b:1::a00:1", "::ffff:0:10.0.0.1", "::8.8.8.8", "5f00::1", "4000::1", "240.0.0.1"),
     ],
 )
 def test_addresses_that_are_not_out_on_the_internet(address: str) -> None:
@@ -329,6 +330,35 @@ async def test_a_private_address_is_refused_after_resolution() -> None:
     assert type(found) is AccountFailure
     assert "HTTP_ALLOW_PRIVATE" in found.reason
     assert not server.seen
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]", "[::1]"])
+async def test_an_address_in_other_words_is_seen_through(host: str) -> None:
+    async with open_http(context(f"https://{host}:9/", HTTP_ALLOW_PRIVATE="false")) as channel:
+        found = await failure(channel)
+    assert type(found) is AccountFailure
+    assert "private address" in found.reason or "no address" in found.reason
+
+
+@pytest.mark.parametrize("host", ["a..example", f"{'a' * 64}.example"])
+async def test_a_host_that_is_no_name_is_our_own_trouble(host: str) -> None:
+    async with open_http(context(f"https://{host}/")) as channel:
+        assert type(await failure(channel)) is AccountFailure
+
+
+async def test_a_name_is_asked_for_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own spelling of the second is `strasse.example`, which may be somebody else's."""
+    asked: list[object] = []
+
+    def answers(host: object, *_: object, **__: object) -> Any:
+        asked.append(host)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    for host in ("bl\u00e5b\u00e6r.example", "stra\u00dfe.example"):
+        async with open_http(context(f"https://{host}/")) as channel:
+            await failure(channel)
+    assert asked == ["xn--blbr-roah.example", "xn--strae-oqa.example"]
 
 
 async def test_one_private_address_spoils_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+import trustme
 
 from service.channels import SETTINGS
 from service.channels.http import HttpChannel, endpoint_of, open_http
@@ -385,6 +388,29 @@ async def test_the_connection_goes_to_the_address_that_was_looked_at(monkeypatch
         await channel.send(composed(channel))
     assert asked.count("erp.example") == 1
     assert server.seen[-1].headers["host"] == f"erp.example:{server.port}"
+
+
+@pytest.mark.parametrize(("named", "fits"), [("erp.example", True), ("other.example", False), ("127.0.0.1", False)])
+async def test_the_certificate_must_be_the_hosts_though_an_address_is_asked(
+    monkeypatch: pytest.MonkeyPatch, named: str, fits: bool
+) -> None:
+    real: Callable[..., Any] = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **more: real("127.0.0.1", *rest, **more))
+    authority, theirs, ours = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert(named).configure_cert(theirs)
+    authority.configure_trust(ours)
+
+    async def handler(_: Seen) -> Reply:
+        return Reply(status=200)
+
+    async with serve(handler, tls=theirs) as server, httpx.AsyncClient(trust_env=False, verify=ours) as client:
+        given = {"HTTP_URL": f"https://erp.example:{server.port}/", "HTTP_SECRETS": "s", "HTTP_ALLOW_PRIVATE": "true"}
+        channel = HttpChannel(account_id=ACCOUNT, endpoint=endpoint_of(given), client=client, clock=MovedClock())
+        if fits:
+            await channel.send(composed(channel))
+        else:
+            assert "certificate" in (await failure(channel)).reason.lower()
+    assert len(server.seen) == fits
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

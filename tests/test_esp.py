@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from service.channels.email import queue_id
 from service.delivery import Fate, Forged, Report, ReportRequest, Stale, TransientFailure, Unusable
 from service.receipts import PROVIDERS, EmailReports, open_email_reports
-from service.receipts.amazon import Amazon
+from service.receipts.amazon import Amazon, open_fetcher
 from service.receipts.esp import Generic, Mailgun, Postmark, SendGrid
 from service.receipts.events import Provider
 from service.settings import Settings
+from tests.servers import Reply, Seen, serve
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 KEY = "0123456789abcdef" * 2
@@ -535,6 +536,26 @@ async def test_ses_subscription_is_confirmed_at_amazon_only() -> None:
     with pytest.raises(Forged):
         await read(provider, asked(subscription(good) | {"Token": "other"}))
     assert web.asked == [CERTIFICATE_URL, good]
+
+
+async def test_what_is_fetched_is_small_and_where_it_was_asked_for() -> None:
+    answers = {
+        "/fine": Reply(body=b"x" * 100_000),
+        "/moved": Reply(status=302, headers={"location": "/fine"}),
+        "/missing": Reply(status=404),
+        "/large": Reply(body=b"x" * 100_001),
+        "/lost": Reply(cut=0),
+    }
+
+    async def handle(seen: Seen) -> Reply:
+        return answers[seen.target]
+
+    async with serve(handle) as server, open_fetcher() as fetch:
+        assert len(await fetch(f"{server.url}/fine")) == 100_000
+        for path in ("/moved", "/missing", "/large", "/lost"):
+            with pytest.raises(TransientFailure):
+                await fetch(f"{server.url}{path}")
+    assert [seen.target for seen in server.seen] == list(answers)
 
 
 @pytest.mark.parametrize("content", ["Successfully validated SNS topic for Amazon SES event publishing.", "[]", "{}"])

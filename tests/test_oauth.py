@@ -161,6 +161,18 @@ async def test_after_that_our_account_is_at_fault(scene: Scene) -> None:
     assert len(scene.endpoint.forms) == 2
 
 
+async def test_a_relay_that_has_no_time_has_not_refused_the_token(scene: Scene) -> None:
+    scene.peer.say("AUTH", "454 4.7.0 later")
+    await failure(scene)
+    assert (len(scene.given()), len(scene.endpoint.forms)) == (1, 1)
+
+
+async def test_a_secret_does_not_follow_a_redirect(scene: Scene) -> None:
+    scene.endpoint.plan = [Reply(status=307, headers={"location": "/elsewhere"})]
+    assert "answered 307" in (await failure(scene)).reason
+    assert len(scene.endpoint.forms) == 1
+
+
 async def test_a_relay_that_does_not_offer_it(scene: Scene) -> None:
     scene.peer.forget("EHLO")
     scene.peer.say("EHLO", "250-relay.example\r\n250 AUTH PLAIN")

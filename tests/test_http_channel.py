@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -246,6 +246,23 @@ async def test_a_lost_answer_is_in_doubt() -> None:
     async with endpoint(Reply(cut=0)) as (channel, server):
         assert type(await failure(channel)) is UnconfirmedFailure
         assert len(server.seen) == 1
+
+
+async def test_an_answer_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 X\r\n")
+            while not writer.is_closing():
+                writer.write(b"a: b\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    monkeypatch.setattr("service.channels.http._WHOLE", 0.3)
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server, open_http(context(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")) as channel:
+        async with asyncio.timeout(30):
+            assert type(await failure(channel)) is UnconfirmedFailure
 
 
 async def test_nobody_there_is_our_own_trouble() -> None:

@@ -249,20 +249,25 @@ async def test_a_lost_answer_is_in_doubt() -> None:
 
 
 async def test_an_answer_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Event()
+
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 X\r\n")
         with suppress(ConnectionError):
-            writer.write(b"HTTP/1.1 200 X\r\n")
             while not writer.is_closing():
                 writer.write(b"a: b\r\n")
                 await writer.drain()
                 await asyncio.sleep(0.02)
+        writer.close()
+        ended.set()
 
     monkeypatch.setattr("service.channels.http._WHOLE", 0.3)
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     async with server, open_http(context(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")) as channel:
         async with asyncio.timeout(30):
             assert type(await failure(channel)) is UnconfirmedFailure
+            await ended.wait()
 
 
 async def test_nobody_there_is_our_own_trouble() -> None:

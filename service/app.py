@@ -611,6 +611,7 @@ def _channel(
         pace=settings.smtp_rate,
         largest=settings.max_attachment_bytes,
         grant=grant_of(settings),
+        reported_by=settings.receipts_email,
         clock=clock,
         alarm=alarm,
     )

@@ -89,6 +89,11 @@ class Endpoint:
     seller: Brand | None = None
 
     @property
+    def host(self) -> str:
+        """The host as it is asked for, in ASCII: Python would spell some names otherwise, and reach another's."""
+        return self.url.raw_host.decode("ascii")
+
+    @property
     def port(self) -> int:
         """The port, also where the URL names none."""
         return self.url.port or (443 if self.url.scheme == "https" else 80)
@@ -115,7 +120,7 @@ class HttpChannel:
         """Return the endpoint, which is the same for every transaction; raises `PermanentFailure` for another."""
         if to is not None:
             raise PermanentFailure("http posts to DELIVERY_HTTP_URL, and to no other address")
-        host = self._endpoint.url.host
+        host = self._endpoint.host
         return Recipient(address=host, key=address_key(self._account_id, host), masked=host)
 
     def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:
@@ -150,7 +155,7 @@ class HttpChannel:
         answer = await self._ask("OPTIONS", b"")
         if answer.status in {*_ACCOUNT, *_FOR_NOW, _GONE}:
             raise _failure(answer)
-        return f"{self._endpoint.url.host}:{self._endpoint.port}, answers {answer.status} to OPTIONS"
+        return f"{self._endpoint.host}:{self._endpoint.port}, answers {answer.status} to OPTIONS"
 
     async def _ask(self, method: str, content: bytes, *, key: str | None = None) -> "_Answer":
         """Send one request to an address that was looked at, and return the answer's head; its body is not read."""
@@ -165,7 +170,7 @@ class HttpChannel:
                 self._endpoint.url.copy_with(host=address),
                 content=content,
                 headers=headers,
-                extensions={"sni_hostname": self._endpoint.url.host},
+                extensions={"sni_hostname": self._endpoint.host},
             )
             try:
                 return await self._exchange(request)
@@ -189,7 +194,7 @@ class HttpChannel:
         return _Answer(status=answer.status_code, retry_after=after)
 
     async def _addresses(self) -> tuple[str, ...]:
-        host, port = self._endpoint.url.host, self._endpoint.port
+        host, port = self._endpoint.host, self._endpoint.port
         try:
             async with asyncio.timeout(_CONNECT):
                 return await addresses_of(host, port, allow_private=self._endpoint.allow_private)

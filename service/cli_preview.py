@@ -1,6 +1,5 @@
 """`preview`: mails, texts and pages as customers would get them, into a folder to look at."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +53,27 @@ def _shown(kind: str | None, locale: str | None, file: Path | None) -> "tuple[Sh
     settings = load(Need.RENDERING)
     from service import app  # noqa: PLC0415
     from service.delivery import DeliveryFailure  # noqa: PLC0415
+    from service.ordering import Mistaken  # noqa: PLC0415
 
     try:
-        document = json.loads(file.read_bytes()) if file else None
+        document = _transaction_in(file) if file else None
         return app.preview(settings, kind=kind, locale=locale, document=document, read_at=now())
-    except (ValueError, OSError) as exc:
-        click.echo(f"{file or '--locale'}: {exc}", err=True)
+    except Mistaken as exc:
+        click.echo(str(exc), err=True)
+        raise click.exceptions.Exit(1) from None
+    except ValueError as exc:
+        click.echo(f"--locale: {exc}", err=True)
         raise click.exceptions.Exit(1) from None
     except DeliveryFailure as failure:
         click.echo(f"{file or 'It'}: cannot be rendered: {failure.reason}.", err=True)
         raise click.exceptions.Exit(1) from None
+
+
+def _transaction_in(file: Path) -> dict[str, object]:
+    from service.cli_file import document_in  # noqa: PLC0415
+    from service.ordering import Mistaken  # noqa: PLC0415
+
+    document = document_in(file)
+    if not isinstance(document, dict):
+        raise Mistaken((f"{file}: is no transaction: it has to be a JSON object",))
+    return document

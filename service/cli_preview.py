@@ -52,12 +52,11 @@ def _shown(kind: str | None, locale: str | None, file: Path | None) -> "tuple[Sh
 
     settings = load(Need.RENDERING)
     from service import app  # noqa: PLC0415
-    from service.cli_file import document_in  # noqa: PLC0415
     from service.delivery import DeliveryFailure, TransientFailure  # noqa: PLC0415
     from service.ordering import Mistaken  # noqa: PLC0415
 
     try:
-        document = document_in(file) if file else None
+        document = _transaction_in(file) if file else None
         return app.preview(settings, kind=kind, locale=locale, document=document, read_at=now())
     except Mistaken as exc:
         click.echo(str(exc), err=True)
@@ -71,3 +70,13 @@ def _shown(kind: str | None, locale: str | None, file: Path | None) -> "tuple[Sh
     except DeliveryFailure as failure:
         click.echo(f"{file or 'It'}: cannot be rendered: {failure.reason}.", err=True)
         raise click.exceptions.Exit(1) from None
+
+
+def _transaction_in(file: Path) -> dict[str, object]:
+    from service.cli_file import document_in  # noqa: PLC0415
+    from service.ordering import Mistaken  # noqa: PLC0415
+
+    document = document_in(file)
+    if not isinstance(document, dict):
+        raise Mistaken((f"{file}: is no transaction of Dintero's: it has to be a JSON object",))
+    return document

@@ -83,17 +83,16 @@ def _look(document: bytes) -> tuple[dict[str, object], "PdfReader | None"]:
 
 
 def _read(reader: "PdfReader") -> dict[str, object]:
-    """Return the text of the first and the last pages, and let go of the document."""
+    """Return the text of the first and the last pages, up to one that cannot be read; let go of the document."""
+    texts: list[str] = []
     with reader.stream:  # closed, it lets go of the document; the reader lives on in its own rings
         try:
             pages = list(reader.pages)
             some = pages if len(pages) <= _MOST_PAGES else [*pages[: _MOST_PAGES - 1], pages[-1]]
-            text = "\n".join(page.extract_text() for page in some)
-        except MemoryError:
-            return {"text": None, "last": True}
-        except Exception:  # noqa: BLE001 - as above: it opens, and what it says cannot be read
-            return {"text": None, "last": True}
-    return {"text": text[:_MOST_TEXT]}
+            texts.extend(page.extract_text() for page in some)
+        except Exception:  # noqa: BLE001 - as above: it opens, and not all that it says can be read
+            return {"text": "\n".join(texts)[:_MOST_TEXT] or None, "last": True}
+    return {"text": "\n".join(texts)[:_MOST_TEXT]}
 
 
 def _limit(what: int, most: int) -> None:

@@ -29,7 +29,11 @@ _MAILS = (
     ("copy", Purpose.RESEND, None),
     ("cancelled", Purpose.CANCELLED, None),
 )
-_TEXTS = (("invoice", Purpose.FIRST, A_LINK), ("cancelled", Purpose.CANCELLED, None))
+_TEXTS = (
+    ("invoice", Purpose.FIRST, A_LINK),
+    ("copy", Purpose.RESEND, A_LINK),
+    ("cancelled", Purpose.CANCELLED, None),
+)
 _UPCOMING = Upcoming(interval=Interval.MONTHLY, period_start=date(2026, 6, 1), issue=date(2026, 7, 1))
 _DOCUMENT = b"%PDF-1.4\n%%EOF\n"  # what is attached is of no interest here
 
@@ -74,12 +78,13 @@ class Previewer:
 
     def texts(self, transaction: Transaction) -> tuple[Shown, ...]:
         """Return each kind of SMS, and what it costs."""
-        found = []
-        for kind, purpose, link in _TEXTS:
-            message = self._message("sms", transaction, purpose, link)
-            said, cost = self.text(message.text)
-            found.append(Shown(name=f"{message.locale}-sms-{kind}.txt", content=said.encode(), remark=cost))
-        return tuple(found)
+        messages = [(kind, self._message("sms", transaction, purpose, link)) for kind, purpose, link in _TEXTS]
+        notice = self.renderer.notice("sms", transaction, upcoming=_UPCOMING, recipient=_TO)
+        return tuple(self._text(kind, message) for kind, message in (*messages, ("notice", notice)))
+
+    def _text(self, kind: str, message: Message) -> Shown:
+        said, cost = self.text(message.text)
+        return Shown(name=f"{message.locale}-sms-{kind}.txt", content=said.encode(), remark=cost)
 
     def page(self, transaction: Transaction) -> tuple[Shown, ...]:
         """Return the invoice page."""

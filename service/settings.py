@@ -351,7 +351,7 @@ _UNNEEDED = {
     "public_url": "http://localhost",
     "channels": "unneeded:unneeded",
     "allow_real_recipients": "true",
-    "brand_name": "-",
+    "brand_name": "Nordmann Sykkel",  # as it is seen in previews
 }
 
 _NEEDED = {

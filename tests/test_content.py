@@ -3,6 +3,7 @@
 from datetime import date
 
 import pytest
+from fpdf import FPDF
 
 from service.content import contradiction
 from service.delivery import ContentGate, Transaction
@@ -25,6 +26,23 @@ def asked(number: str = "A1B2C-000001", **changes: object) -> Transaction:
         ("A1B2C-000001", "Faktura\nA1B2C-100001\nkr 500,00"),
         ("10042", "Fakturanr 10043, å betale 500,00"),
         ("INV/2026/7", "Invoice INV/2026/8: NOK 500.00"),
+        # as it comes out of tables, narrow columns and drawn letters
+        ("A1B2C-000001", "Fakturanummer:A1B2C-000002Dato:01.11.2026"),
+        ("A1B2C-000001", "FakturanummerA1B2C-00000201.11.2026"),
+        ("A1B2C-000001", "Faktura\nA1B2C-0\n00002"),
+        ("A1B2C-000001", "A 1 B 2 C - 0 0 0 0 0 2"),
+        ("A1B2C-000001", "Faktura A1B2C-\n000002"),
+        ("A1B2C-000001", "Faktura A1B2C\u00a0-\u00a0000002"),
+        ("A1B2C-000001", "Faktura A1B2C\u2011000002"),
+        ("A1B2C-000001", "Faktura A1B2C\u00ad000002"),
+        # of another seller; one figure longer; ours within a longer one, an amount, a date
+        ("A1B2C-000001", "Faktura Z9Y8X-000001"),
+        ("A1B2C-000001", "Faktura ABCDE-000001"),
+        ("A1B2C-000001", "Faktura A1B2C-0000012"),
+        ("INV-999", "Invoice INV-1000"),
+        ("INV-99", "Invoice INV-990 of 2026"),
+        ("10042", "Faktura 10043, KID 100420017, kr 100,42"),
+        ("2026", "Faktura 2025 av 01.01.2026"),
     ],
 )
 def test_another_invoice_is_held_whatever_the_gate(number: str, text: str, gate: ContentGate) -> None:
@@ -41,6 +59,18 @@ def test_another_invoice_is_held_whatever_the_gate(number: str, text: str, gate:
         ("A1B2C-000001", "Faktura A1B2C\n-000001, 500,00"),
         ("10042", "Faktura 10042 til 0150 Oslo, org.nr 923456789, NOK 500.00"),
         ("A1B2C-000001", "Faktura uten nummer, kr 500,00"),
+        # ours as above, beside the number of one that was credited
+        ("A1B2C-000001", "FakturanummerA1B2C-000001Dato: 01.11.2026, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "FakturanummerA1B2C-00000101.11.2026, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "A1B2C-0\n00001, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "A 1 B 2 C - 0 0 0 0 0 1, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "A1B2C\u2011000001, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "A1B2C\u200b-000001, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "A1B2C 000001, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "a1b2c-000001, kr 500,00. Kreditert: A1B2C-000009"),
+        ("A1B2C-000001", "Uten nummer, kr 500,00. Ordre order-123456, org.nr 556677-8899\n10 stk"),
+        ("10042", "Nr10042Dato, 20095 Turku, NOK 500.00"),
+        ("10042", "Nr. 1 0 0 4 2, 20095 Turku, NOK 500.00"),
     ],
 )
 def test_ours_is_no_other(number: str, text: str) -> None:
@@ -57,6 +87,54 @@ def test_amounts_as_people_write_them(shown: str) -> None:
     found = contradiction(text, asked(amount=1234551), HOLD)
     assert found is not None
     assert found.reason == "the document does not show the transaction's amount"
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        (50000, "NOK", "Antall 1 500,00 25 % 500,00"),
+        (50000, "NOK", "Antall 1 500,00"),
+        (50000, "NOK", "Antall 1\n500,00"),
+        (50000, "NOK", "Sum 400,00500,00"),
+        (50000, "NOK", "Å betale kr 500, herav mva. 100,00"),
+        (50000, "NOK", "Å betale 500,-, herav mva. 100,00"),
+        (50000, "SEK", "Att betala 500:-, varav moms 100,00"),
+        (1234550, "SEK", "Att betala 12 345:50, varav moms 100,00 kr"),
+        (1234550, "NOK", "Å betale 12\n345,50"),
+        (1234550, "NOK", "12\u2019345.50"),
+        (12345, "ISK", "12.345,00 kr"),
+        (12345, "ISK", "12.345 kr."),
+        (1234567, "KWD", "1.234,567 KWD, 10,00"),
+        (50000, "PLN", "500,00 PLN, EUR-konto"),
+        (50000, "SEK", "500,00 kr. IBAN för EUR"),
+        (50000, "NOK", "Det er nok 5 kr igjen. Sum 500,00"),
+    ],
+)
+def test_a_good_invoice_is_not_doubted(amount: int, currency: str, text: str) -> None:
+    assert contradiction(f"A1B2C-000001 {text}", asked(amount=amount, currency=currency), HOLD) is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        (60000, "NOK", "Å betale kr 500"),
+        (60000, "NOK", "Å betale 500,-"),
+        (12345, "ISK", "12.346 kr"),
+        (50000, "NOK", "Sum: € 500,00"),
+        (50000, "NOK", "Beskrivelse: sykkel. Sum 500,00 EUR"),
+        (50000, "EUR", "500,00 kr"),
+        (50000, "SEK", "NOK 500,00 (kr)"),
+        (50000, "NOK", "\x01\x02 \ufffd"),
+    ],
+)
+def test_a_wrong_one_is(amount: int, currency: str, text: str) -> None:
+    assert contradiction(text, asked(amount=amount, currency=currency), HOLD) is not None
+
+
+def test_what_may_be_a_telephone_number_is_not_told() -> None:
+    found = contradiction("Ring 98765432", asked("12345678"), HOLD)
+    assert found is not None
+    assert "98765432" not in found.reason
 
 
 def test_the_currency() -> None:
@@ -101,3 +179,33 @@ async def test_a_real_document(country: str, currency: str) -> None:
         found = contradiction(text, other, HOLD)
         assert found is not None
         assert found.holds
+
+
+def narrow(document: FPDF) -> None:
+    """Draw cells with nothing between them."""
+    for width, words in ((26, "Fakturanummer"), (24, "A1B2C-000001"), (10, "Dato:"), (30, "01.11.2026")):
+        document.cell(width, 8, words)
+
+
+def wrapped(document: FPDF) -> None:
+    document.multi_cell(18, 8, "Faktura A1B2C-000001")
+
+
+def lettered(document: FPDF) -> None:
+    for letter in "A1B2C-000001":
+        document.cell(document.get_string_width(letter) + 1.2, 8, letter)
+
+
+async def test_however_it_is_drawn_ours_is_told_from_others() -> None:
+    async with open_inspector() as inspector:
+        for drawing in (narrow, wrapped, lettered):
+            drawn = FPDF()
+            drawn.add_page()
+            drawn.set_font("Helvetica", size=11)
+            drawing(drawn)
+            text = (await inspector.inspect(bytes(drawn.output()))).text
+            assert text is not None
+            assert contradiction(text, asked(), HOLD) is None
+            found = contradiction(f"{text}\nSum 500,00", asked("A1B2C-000002"), ContentGate.OFF)
+            assert found is not None, drawing
+            assert found.holds

@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     "chain": set(),
     "chores": {*NOUNS, "metrics"},
     "concerns": {*NOUNS, "money"},
-    "content": NOUNS,
+    "content": {*NOUNS, "money", "privacy"},
     "decide": {*NOUNS, "capture"},
     "comparing": {*NOUNS, "groups"},
     "grouping": NOUNS,

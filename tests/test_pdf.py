@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fpdf import FPDF
 from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, StreamObject
 
 from service.delivery import BadDocument, Inspected, TransientFailure
 from service.pdf import Limits, PdfInspector, open_inspector
@@ -147,6 +148,17 @@ async def test_a_text_without_end_is_not_read_and_the_document_opens_all_the_sam
         found = await inspector.inspect(endless())
         assert (found.pages, found.text or None) == (1, None)
         assert await inspector.inspect(document()) == Inspected(pages=1, text="page 0")
+
+
+async def test_what_could_be_read_before_a_page_that_cannot_is_told(inspector: PdfInspector) -> None:
+    writer = PdfWriter(clone_from=io.BytesIO(document(3)))
+    unreadable = StreamObject()
+    unreadable[NameObject("/Filter")] = NameObject("/FlateDecode")
+    unreadable.set_data(zlib.compress(bytes(80_000_000)))  # more than pypdf unpacks
+    writer.pages[2][NameObject("/Contents")] = unreadable
+    found = await inspector.inspect(written(writer))
+    assert found == Inspected(pages=3, text="page 0\npage 1")
+    assert await inspector.inspect(document()) == Inspected(pages=1, text="page 0")
 
 
 async def test_a_page_tree_that_multiplies_is_refused(inspector: PdfInspector) -> None:

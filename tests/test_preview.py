@@ -11,6 +11,7 @@ from tests.commands import run
 from tests.test_templates import LOCALES
 
 KINDS = ("invoice", "link", "copy", "cancelled", "notice")
+TEXTS = ("invoice", "copy", "cancelled", "notice")
 
 
 @pytest.fixture
@@ -27,9 +28,10 @@ def test_without_a_setting_it_shows_every_kind_in_every_language(folder: Path) -
     done = run("preview")
     assert (done.exit_code, done.stderr) == (0, "")
     mails = {f"mail-{kind}.{end}" for kind in KINDS for end in ("html", "txt", "eml")}
-    each = mails | {"sms-invoice.txt", "sms-cancelled.txt", "page.html"}
+    each = mails | {f"sms-{kind}.txt" for kind in TEXTS} | {"page.html"}
     assert files(folder) == {f"{locale}-{name}" for locale in LOCALES for name in each}
     assert "1 part, " in done.stdout
+    assert "Faktura A1B2C-000001 fra Nordmann Sykkel" in done.stdout
     assert "Forfallsdato" in (folder / "nb-page.html").read_text()
 
 
@@ -59,7 +61,7 @@ def test_a_transaction_is_shown_in_its_readers_language(folder: Path, tmp_path: 
     (tmp_path / "t.json").write_text(json.dumps(document))
     done = run("preview", "--transaction", "t.json", "--kind", "sms", "--out", "there/in")
     assert done.exit_code == 0
-    assert files(tmp_path / "there" / "in") == {"da-sms-invoice.txt", "da-sms-cancelled.txt"}
+    assert files(tmp_path / "there" / "in") == {f"da-sms-{kind}.txt" for kind in TEXTS}
     text = (tmp_path / "there" / "in" / "da-sms-invoice.txt").read_text()
     assert "D-7" in text
     assert "999,00 kr." in text
@@ -73,6 +75,9 @@ def test_a_transaction_is_shown_in_its_readers_language(folder: Path, tmp_path: 
         (["--locale", "is"], "is has no catalogue; there are da, en, fi, nb, nn, sv"),
         (["--transaction", "rubbish.json"], "rubbish.json: is no JSON"),
         (["--transaction", "list.json"], "list.json: is no transaction of Dintero's"),
+        (["--transaction", "null.json"], "null.json: is no transaction of Dintero's"),
+        (["--transaction", "empty.json"], "empty.json: is no transaction of Dintero's"),
+        (["--transaction", "deep.json"], "deep.json: is no JSON"),
         (["--transaction", "bytes.json"], "bytes.json: is not UTF-8"),
         (["--out", "rubbish.json/x"], "cannot be written"),
     ],
@@ -81,7 +86,10 @@ def test_what_will_not_do_is_said_kindly(folder: Path, tmp_path: Path, arguments
     assert not folder.exists()
     (tmp_path / "rubbish.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
-    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "null.json").write_text("null")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "bytes.json").write_bytes(b"\xff\x00")
+    (tmp_path / "empty.json").write_text("{}")
     done = run("preview", *arguments)
     assert done.exit_code == 1
     assert said in done.stderr

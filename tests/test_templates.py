@@ -16,7 +16,7 @@ from jinja2.ext import babel_extract
 
 from service.channels.gsm7 import is_gsm7, plain, size
 from service.delivery import Brand, InvoicePage, Message, Party, Purpose, Recipient, Transaction, Upcoming
-from service.render import TemplateRenderer, open_pages, open_renderer
+from service.render import TemplatePages, TemplateRenderer, open_pages, open_renderer
 from service.render.samples import A_LINK, BARE, FULL, HERE, QUARTER, SURE, THERE, UNSURE
 from service.template_files import shipped_templates
 from tests.pictures import png
@@ -87,9 +87,13 @@ def test_every_kind_is_in_every_language_as_it_was_last_looked_at(locale: str, k
         assert kind == "cancelled" or A_LINK in message.text
 
 
+@pytest.fixture(scope="module")
+def pages() -> TemplatePages:
+    return open_pages(brand=BRAND, templates_dir=None, locale="nb")
+
+
 @pytest.mark.parametrize("locale", LOCALES)
-def test_every_page_is_in_every_language_as_it_was_last_looked_at(locale: str) -> None:
-    pages = open_pages(brand=BRAND, templates_dir=None, locale="nb")
+def test_every_page_is_in_every_language_as_it_was_last_looked_at(locale: str, pages: TemplatePages) -> None:
     sold = sold_in(locale)
     assert sold.invoice_number
     assert sold.amount
@@ -134,9 +138,21 @@ BOUGHT = replace(
     invoice_date=None,
     due_date=None,
 )
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_notice_is_in_every_language_as_it_was_last_looked_at(locale: str) -> None:
+    made = open_renderer(
+        brand=BRAND, templates_dir=None, locale=locale, timezone=ZoneInfo("Europe/Oslo"), folders=("mail", "sms")
+    )
+    look(f"{locale}-notice", made.notice("mail", sold_in(locale, BOUGHT), upcoming=SURE, recipient=HERE))
+    text = made.notice("sms", sold_in(locale, BOUGHT), upcoming=SURE, recipient=HERE).text
+    look_at(GOLDEN / f"{locale}-notice-sms.txt", text)
+    assert is_gsm7(plain(text))
+
+
 BOUGHT_IN_ENGLAND = replace(BARE, invoice_number=None, billing=Party(business_name="Smith Ltd", country="GB"))
 GOLDEN_NOTICES = {
-    "nb-notice": (BOUGHT, SURE, HERE, BRAND),
     "nb-notice-redirected": (BOUGHT, QUARTER, THERE, BRAND),
     "en-notice-bare": (BOUGHT_IN_ENGLAND, UNSURE, HERE, Brand(name="Nordlys")),
 }
@@ -172,6 +188,36 @@ def look_at(path: Path, found: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(found, encoding="utf-8", newline="\n")
     assert path.read_text(encoding="utf-8") == found
+
+
+@pytest.mark.parametrize(
+    ("locale", "currency", "label", "asks"),
+    [
+        ("nb", "NOK", "KID", "Husk å oppgi KID ved betaling."),
+        ("nb", "SEK", "Betalingsreferanse (OCR)", "Husk å oppgi referansen ved betaling."),
+        ("nb", "EUR", "Betalingsreferanse", "Husk å oppgi referansen ved betaling."),
+        ("nn", "NOK", "KID", "Hugs å oppgje KID ved betaling."),
+        ("sv", "SEK", "OCR-nummer", "Ange OCR-numret när du betalar."),
+        ("sv", "NOK", "Betalningsreferens (KID)", "Ange referensen när du betalar."),
+        ("da", "DKK", "Betalings-id", "Husk at angive betalings-id, når du betaler."),
+        ("fi", "EUR", "Viitenumero", "Käytä maksaessasi viitenumeroa."),
+        ("fi", "NOK", "Maksuviite (KID)", "Käytä maksaessasi tätä viitettä."),
+        ("en", "NOK", "Payment reference (KID)", "Please quote the payment reference when paying."),
+    ],
+)
+def test_a_payment_reference_is_called_as_on_the_invoice(
+    locale: str, currency: str, label: str, asks: str, pages: TemplatePages
+) -> None:
+    made = open_renderer(brand=BRAND, templates_dir=None, locale=locale, timezone=ZoneInfo("Europe/Oslo"))
+    sold = replace(sold_in(locale), currency=currency)
+    message = made.render("mail", sold, purpose=Purpose.FIRST, recipient=HERE)
+    assert f"\n{label}: 0012345678903\n" in message.text
+    assert f">{label}</th>" in html_of(message)
+    page = InvoicePage(delivery_id="", locale=locale, invoice_number="1", amount=1, currency=currency)
+    html = pages.page(replace(page, payment_reference="0012345678903"), document_url="invoice.pdf")
+    assert f"<dt>{label}</dt>" in html
+    for part in (message.text, html_of(message), html):
+        assert asks in unescape(part)
 
 
 def messages_in_templates() -> set[str]:

@@ -15,7 +15,7 @@ from service.delivery import Brand, InvoicePage
 from service.render.errors import TemplateError
 from service.render.languages import Language, read_languages
 from service.render.renderer import environment
-from service.render.text import clean, file_name, money
+from service.render.text import clean, file_name, money, reference_name
 from service.render.view import brand_view
 from service.template_files import language_tag, stand_ins, template_folders
 
@@ -38,6 +38,8 @@ class PageView:
     date: str | None
     due_date: str | None
     payment_reference: str | None
+    home: bool  # it is in the currency of the reader's country, whose own name for a payment reference fits
+    reference_name: str | None  # what the invoice's country calls it, for readers of another
     reference: str | None
 
 
@@ -118,12 +120,15 @@ def _view(page: InvoicePage, language: Language) -> PageView:
     def day(value: date | None) -> str | None:
         return format_date(value, "long", locale=language.locale) if value else None
 
+    home, name = reference_name(page.currency, language.locale)
     return PageView(
         number=clean(page.invoice_number) or "",
         amount=money(page.amount, page.currency, language.locale),
         date=day(page.invoice_date),
         due_date=day(page.due_date),
         payment_reference=clean(page.payment_reference),
+        home=home,
+        reference_name=name,
         reference=clean(page.merchant_reference),
     )
 

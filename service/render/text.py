@@ -5,11 +5,18 @@ import re
 import unicodedata
 
 from babel import Locale
-from babel.numbers import format_currency
+from babel.numbers import format_currency, get_currency_symbol
 
 from service.delivery import Party
 from service.money import in_units, minor_digits
 
+# The languages of a currency's country, and its name for payment references where that is a name and not a word.
+_REFERENCES: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "NOK": (("nb", "nn", "no"), "KID"),
+    "SEK": (("sv",), "OCR"),
+    "DKK": (("da",), None),
+    "EUR": (("fi",), None),
+}
 _LONGEST_NAME = 100  # of a customer in the greeting, in characters
 _LONGEST_REFERENCE = 80
 _LONGEST_DESCRIPTION = 80
@@ -79,6 +86,16 @@ def register(number: str | None) -> str | None:
     return "Y-tunnus" if re.fullmatch(r"\d{7}-\d", number) else None
 
 
+def reference_name(currency: str, locale: Locale) -> tuple[bool, str | None]:
+    """Say whether a currency is that of a reader's country, and how its own country names a payment reference if not.
+
+    A KID is a KID in Norway's banks and on the document, whoever reads of it.
+    """
+    languages, name = _REFERENCES.get(currency, ((), None))
+    home = locale.language in languages
+    return home, None if home else name
+
+
 def file_name(word: str, number: str) -> str:
     """Return an ASCII name for the document, such as `Faktura-A1B2C-000001.pdf`; channels.md 1.8 says why ASCII."""
     plain = unicodedata.normalize("NFKD", f"{word}-{number}").encode("ascii", "ignore").decode()
@@ -93,4 +110,7 @@ def money(minor: int, currency: str, locale: Locale) -> str:
     pattern.frac_prec = (digits, digits)
     amount = in_units(minor, currency)
     text = format_currency(amount, currency, format=pattern, locale=locale, currency_digits=False)
+    symbol = get_currency_symbol(currency, locale)
+    if symbol.endswith("kr") and symbol != "kr":  # a Swede's "Nkr" is on no document: their banks write NOK, too
+        text = text.replace(symbol, currency)
     return re.sub(r"(?<=[A-Za-z])(?=\d)", "\u00a0", text)  # CLDR's currencySpacing, which Babel leaves out

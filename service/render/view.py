@@ -14,7 +14,15 @@ from service.delivery import Brand, Interval, Line, Transaction, Upcoming
 from service.png import picture_size
 from service.render.colors import edge, ink, ink_dark, on_color
 from service.render.errors import TemplateError
-from service.render.text import clean, customer_reference, description, money, organization_number, register
+from service.render.text import (
+    clean,
+    customer_reference,
+    description,
+    money,
+    organization_number,
+    reference_name,
+    register,
+)
 
 _CONSUMERS = "kravia.invoice_b2c"
 _ITEMS = 20  # of a purchase that are shown one by one
@@ -61,6 +69,8 @@ class InvoiceView:
     due_date: str | None
     due_date_short: str | None  # for texts, where every character is paid for
     payment_reference: str | None
+    home: bool  # it is in the currency of the reader's country, whose own name for a payment reference fits
+    reference_name: str | None  # what the invoice's country calls it, for readers of another
     customer_reference: str | None
     consumer: bool  # the invoice is for a person, not a company
 
@@ -139,6 +149,7 @@ def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -
 
     vat, created = transaction.vat_amount, transaction.created_at
     ordered = created.astimezone(timezone).date() if created and not transaction.invoice_date else None
+    home, name = reference_name(transaction.currency, locale)
     return InvoiceView(
         number=clean(transaction.invoice_number) or "",
         amount=money(transaction.amount, transaction.currency, locale),
@@ -148,6 +159,8 @@ def invoice_view(transaction: Transaction, locale: Locale, timezone: ZoneInfo) -
         due_date=day(transaction.due_date),
         due_date_short=_short(transaction.due_date, locale),
         payment_reference=clean(transaction.payment_reference),
+        home=home,
+        reference_name=name,
         customer_reference=customer_reference(transaction.billing),
         consumer=transaction.product_type == _CONSUMERS,
     )

@@ -154,7 +154,7 @@ def test_a_catalogue_can_be_overridden(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_of_ones_own_need_hold_no_more_than_its_own_sentences(tmp_path: Path) -> None:
-    own = SWEDISH.partition("msgid \"Invoice\"")[0].replace("sv", "nb") + 'msgid "A bird"\nmsgstr "En due"\n'
+    own = SWEDISH.partition('msgid "Invoice"')[0].replace("sv", "nb") + 'msgid "A bird"\nmsgstr "En due"\n'
     files = {"locales/nb.po": own, "mail/invoice.subject": "{{ _('A bird') }}"}
     message, shipped = mail(opened(templates=write(tmp_path, files)), FULL), mail(opened(), FULL)
     assert message.subject == "En due"

@@ -21,7 +21,7 @@ def template_folders(templates_dir: Path | None) -> tuple[Path, ...]:
 
 
 def catalogues(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
-    """Return the catalogues of every language by its tag, those of earlier folders first: what one lacks, the next has."""
+    """Return every language's catalogues by its tag, those of earlier folders first: what one lacks, the next has."""
     found: dict[str, tuple[Path, ...]] = {}
     for folder in folders:
         for path in sorted(folder.glob("locales/*.po")):

@@ -252,6 +252,13 @@ def test_what_keeps_an_object_from_being_a_channel() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["", "provider", "a b", "letters/2", "Letters", "a,b", "x" * 41])
+def test_a_name_that_will_not_do_in_an_address_or_as_a_lane_is_no_name(name: str) -> None:
+    assert mistakes_of(FakeChannel("letters-2.b")) == ()
+    (mistake,) = mistakes_of(FakeChannel(name))
+    assert "a-z, 0-9, dots and dashes" in mistake
+
+
 async def test_a_cancellation_comes_at_the_wait_that_was_asked_for() -> None:
     done: list[int] = []
 

@@ -579,7 +579,9 @@ def _channel(
         if not isinstance(made, AbstractAsyncContextManager):
             if isinstance(made, Coroutine):
                 made.close()  # or Python complains that nobody waited for it
-            raise TypeError("a factory returns an async context manager: decorate it with contextlib.asynccontextmanager")
+            raise TypeError(
+                "a factory returns an async context manager: decorate it with contextlib.asynccontextmanager"
+            )
         return made
     assert settings.smtp_url is not None
     assert settings.mail_from is not None

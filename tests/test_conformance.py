@@ -18,6 +18,7 @@ from service.channels import BUILT_IN
 from service.channels.conformance import Asked, Conformance, Peer, Plays, http_peer, open_http_peer
 from service.channels.conformance.cancelling import cancelled_at
 from service.channels.conformance.peer import REDIRECT_EMAIL, REDIRECT_PHONE
+from service.channels.conformance.suite import earned_words
 from service.channels.email import open_email
 from service.channels.shape import mistakes_of
 from service.delivery import (
@@ -422,6 +423,19 @@ def test_a_claim_that_does_not_hold_is_found(capsys: pytest.CaptureFixture[str])
 
     with pytest.raises(AssertionError, match="claims to be idempotent"):
         Bad().test_the_guarantee(capsys)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "once", "said"),
+    [
+        (Guarantee.IDEMPOTENT, True, "idempotent, with receipts"),
+        (Guarantee.IDEMPOTENT, False, "at least once, with receipts (it claims idempotent)"),
+        (Guarantee.AT_LEAST_ONCE, True, "idempotent, with receipts (it claims at least once)"),
+        (Guarantee.AT_MOST_ONCE, False, "at most once, with receipts"),
+    ],
+)
+def test_what_was_earned_is_said_and_not_what_is_claimed(claimed: Guarantee, once: bool, said: str) -> None:
+    assert earned_words("post", claimed, once=once, reports=True) == f"post: earned {said}"
 
 
 def _settings(url: str) -> dict[str, str]:

@@ -79,7 +79,9 @@ def test_secrets_are_marked() -> None:
 def test_every_setting_that_is_mentioned_exists(path: str) -> None:
     known = {*setting_names(), *(f"{name}_FILE" for name in secret_names()), *EXAMPLES}
     of_example = set(NAMED.findall((REPOSITORY / "deploy/examples/adapter/portal.py").read_text()))
-    assert set(NAMED.findall((REPOSITORY / path).read_text())) <= known | of_example | {f"{name}_FILE" for name in of_example}
+    assert set(NAMED.findall((REPOSITORY / path).read_text())) <= known | of_example | {
+        f"{name}_FILE" for name in of_example
+    }
 
 
 def test_example_settings_are_accepted() -> None:

@@ -347,11 +347,7 @@ class Conformance:
             return channel.name, channel.guarantee, once, channel.reports
 
         name, claimed, once, reports = self._run(attempt)
-        fallback = Guarantee.AT_LEAST_ONCE if claimed is Guarantee.IDEMPOTENT else claimed
-        earned = Guarantee.IDEMPOTENT if once else fallback
-        words = f"{name}: earned {earned.replace('_', ' ')}, {'with' if reports else 'without'} receipts"
-        if earned is not claimed:
-            words += f" (it claims {claimed.replace('_', ' ')})"
+        words = earned_words(name, claimed, once=once, reports=reports)
         with capsys.disabled():
             print(f"\n{words}")  # noqa: T201  # what the suite is run for
         assert once or claimed is not Guarantee.IDEMPOTENT, (
@@ -450,6 +446,14 @@ class Conformance:
                 ) from exc
 
         return asyncio.run(run())
+
+
+def earned_words(name: str, claimed: Guarantee, *, once: bool, reports: bool) -> str:
+    """Say what a channel has earned whose repeat was taken `once`, or twice."""
+    fallback = Guarantee.AT_LEAST_ONCE if claimed is Guarantee.IDEMPOTENT else claimed
+    earned = Guarantee.IDEMPOTENT if once else fallback
+    words = f"{name}: earned {earned.replace('_', ' ')}, {'with' if reports else 'without'} receipts"
+    return words if earned is claimed else f"{words} (it claims {claimed.replace('_', ' ')})"
 
 
 @asynccontextmanager

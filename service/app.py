@@ -6,7 +6,7 @@ import json
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -552,9 +552,17 @@ async def open_channels(
             channels.append(await stack.enter_async_context(open_channel(name, settings, clock, alarm)))
         except SettingsError as exc:
             mistakes += exc.mistakes
+    mistakes += _namesakes(channels)
     if mistakes:
         raise SettingsError(tuple(dict.fromkeys(mistakes)))
     return channels
+
+
+def _namesakes(channels: Sequence[Channel]) -> list[str]:
+    """Say which names are taken twice: the record, the lanes and the routes know a channel by its name alone."""
+    names = [channel.name for channel in channels]
+    twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+    return [f"DELIVERY_CHANNELS: two channels call themselves {name}" for name in twice]
 
 
 @asynccontextmanager
@@ -569,7 +577,7 @@ async def open_channel(
             raise SettingsError(exc.mistakes) from exc
         except Exception as exc:
             # Whatever somebody's own factory raises, it is about what CHANNELS or its own settings say.
-            said = scrub(str(exc), settings.secret_texts)
+            said = scrub(_trouble_of(exc, name), settings.secret_texts)
             raise SettingsError((f"DELIVERY_CHANNELS: {name} cannot be opened: {said}",)) from exc
         mistakes = mistakes_of(channel)
         if mistakes:
@@ -579,6 +587,18 @@ async def open_channel(
         yield channel
 
 
+def _trouble_of(exc: Exception, name: str) -> str:
+    """Say what kept somebody's own factory from its work, and how that is mended where it is plain."""
+    module, _, factory = name.partition(":")
+    if isinstance(exc, ModuleNotFoundError) and exc.name is not None and f"{module}.".startswith(f"{exc.name}."):
+        return f"there is no module {exc.name} where Python looks; put the folder that it is in on PYTHONPATH"
+    if isinstance(exc, AttributeError) and exc.name == factory:
+        return f"{module} has no {factory}"
+    if isinstance(exc, KeyError) and str(exc.args[0]).startswith("DELIVERY_"):
+        return f"it needs {exc.args[0]}, which is not set"
+    return str(exc) if isinstance(exc, ValueError | OSError | ImportError) else f"{type(exc).__name__}: {exc}"
+
+
 def _channel(
     name: str, settings: Settings, clock: Clock, alarm: Callable[[str], None]
 ) -> AbstractAsyncContextManager[Channel]:
@@ -586,7 +606,7 @@ def _channel(
     opener = getattr(importlib.import_module(module), factory)
     opened: AbstractAsyncContextManager[Channel]
     if name != "email":
-        opened = opener(
+        made: object = opener(
             ChannelContext(
                 account_id=settings.account_id,
                 clock=clock,
@@ -597,7 +617,13 @@ def _channel(
                 brand=settings.brand,
             )
         )
-        return opened
+        if not isinstance(made, AbstractAsyncContextManager):
+            if isinstance(made, Coroutine):
+                made.close()  # or Python complains that nobody waited for it
+            raise TypeError(
+                "a factory returns an async context manager: decorate it with contextlib.asynccontextmanager"
+            )
+        return made
     assert settings.smtp_url is not None
     assert settings.mail_from is not None
     opened = opener(
@@ -864,6 +890,7 @@ async def check(settings: Settings) -> list[CheckResult]:
                 channels.append(await stack.enter_async_context(open_channel(name, settings, clock)))
             except SettingsError as exc:
                 results.append(CheckResult(name=f"channel {name}", ok=False, detail="; ".join(exc.mistakes)))
+        results += [CheckResult(name="channels", ok=False, detail=one) for one in _namesakes(channels)]
         results.extend([await tried(f"channel {channel.name}", channel.check()) for channel in channels])
         results.append(await tried("templates", _check_templates(settings, channels)))
         if settings.routes_file:

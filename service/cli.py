@@ -108,19 +108,22 @@ def demo(port: int | None, exit_after: bool) -> None:  # noqa: FBT001  # click's
     A simulated provider, a mail server, SMS providers and an ERP with pages of their own, and the service: invoices
     are created, delivered by mail, SMS and to the ERP, and captured. Neither your settings nor your .env are read.
     """
-    import asyncio  # noqa: PLC0415
-
     quiet_log()
     with plain_trouble():
-        from service import app  # noqa: PLC0415
-        from service.simulator.demo import run_demo  # noqa: PLC0415
-
-        show = run_demo(port=port, exit_after=exit_after, open_service=app.demo_service, echo=click.echo)
         try:
-            status = asyncio.run(show)
-        except KeyboardInterrupt:
+            status = _demonstrate(port, exit_after=exit_after)
+        except KeyboardInterrupt:  # whatever is still being imported
             status = 1 if exit_after else 0  # with --exit, 0 is kept for invoices that were captured
     sys.exit(status)
+
+
+def _demonstrate(port: int | None, *, exit_after: bool) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from service import app  # noqa: PLC0415
+    from service.simulator.demo import run_demo  # noqa: PLC0415
+
+    return asyncio.run(run_demo(port=port, exit_after=exit_after, open_service=app.demo_service, echo=click.echo))
 
 
 @cli.command()

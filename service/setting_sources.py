@@ -24,10 +24,13 @@ class Given:
     typos: tuple[str, ...]  # those of the warnings whose name is hardly another than one of ours
 
 
-def gather(env: Mapping[str, str] | None, *, names: Collection[str], secrets: Collection[str]) -> Given:
+def gather(
+    env: Mapping[str, str] | None, *, names: Collection[str], secrets: Collection[str], endings: tuple[str, ...]
+) -> Given:
     """Return what is given of `names`, of `secrets` also through a file; `env` stands in for environment and `.env`.
 
-    Empty values count as not given. Of two places the environment wins.
+    Empty values count as not given. Of two places the environment wins. Where a channel is somebody's own, names that
+    have one of these `endings` are secrets of it.
     """
     mistakes: dict[str, str] = {}
     if env is None:
@@ -41,7 +44,8 @@ def gather(env: Mapping[str, str] | None, *, names: Collection[str], secrets: Co
     for full, text in _filled(env).items():
         if full in known:
             _take(full, text, known[full], values, mistakes, is_secret=known[full] in secrets)
-    others = tuple((full, text) for full, text in sorted(_filled(env).items()) if full not in {*known, *files})
+    unknown = {full: text for full, text in sorted(_filled(env).items()) if full not in {*known, *files}}
+    others = _others(unknown, endings if ":" in values.get("channels", "") else (), mistakes)
     strangers = _strangers(env, {*known, *files})
     typos = tuple(line for full, line in strangers.items() if _is_typo(full, {*known, *files}))
     return Given(values=values, mistakes=mistakes, others=others, warnings=tuple(strangers.values()), typos=typos)
@@ -82,6 +86,22 @@ def _take(
         mistakes[full] = "holds a line break, another control character, or what is not UTF-8"
     else:
         values[name] = text if is_secret else text.strip()
+
+
+def _others(
+    unknown: Mapping[str, str], endings: tuple[str, ...], mistakes: dict[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """Return the settings of somebody's own channels, of its secrets also what is in files."""
+    files = {full: full.removesuffix(_FILE) for full in unknown if full.endswith(tuple(end + _FILE for end in endings))}
+    values: dict[str, str] = {}
+    for full, name in files.items():
+        _take_file(full, unknown[full], name, values, mistakes)
+    for full, text in unknown.items():
+        if full in files.values():
+            _take(full, text, full, values, mistakes, is_secret=True)
+        elif full not in files:
+            values[full] = text
+    return tuple(sorted(values.items()))
 
 
 def _strangers(env: Mapping[str, str], known: Collection[str]) -> dict[str, str]:

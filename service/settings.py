@@ -391,7 +391,7 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
         return Settings.model_validate(_UNNEEDED)
     of_channels = tuple(name.lower() for name in built_in.setting_names())
     secrets = (*_SECRETS, *(name.lower() for name in built_in.setting_names(secret=True)))
-    given = gather(env, names=(*_fields(), *of_channels), secrets=secrets)
+    given = gather(env, names=(*_fields(), *of_channels), secrets=secrets, endings=_SECRET_ENDINGS)
     values, mistakes = dict(given.values), dict(given.mistakes)
     own = tuple((PREFIX + name.upper(), values.pop(name)) for name in of_channels if name in values)
     # An outside channel has names of its own; only what looks like a slip of ours is worth a word then.

@@ -20,9 +20,13 @@ def template_folders(templates_dir: Path | None) -> tuple[Path, ...]:
     return tuple(folder.resolve() for folder in (templates_dir, shipped_templates()) if folder is not None)
 
 
-def catalogues(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return the catalogue of every language by its tag; that of an earlier folder replaces that of a later one."""
-    return {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("locales/*.po"))}
+def catalogues(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """Return every language's catalogues by its tag, those of earlier folders first: what one lacks, the next has."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("locales/*.po")):
+            found[path.stem] = (*found.get(path.stem, ()), path)
+    return found
 
 
 def language_tag(locale: str) -> str:

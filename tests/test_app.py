@@ -277,6 +277,55 @@ async def test_a_channel_that_cannot_open_is_one_line_of_check(tmp_path: Path) -
         assert "DELIVERY_CHANNELS: json:loads cannot be opened" in results["channel json:loads"].detail
 
 
+_FACTORIES = """
+from contextlib import asynccontextmanager
+async def waits(context): ...
+@asynccontextmanager
+async def needs(context):
+    yield dict(context.environ)["DELIVERY_LETTERS_TOKEN"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("channel", "said"),
+    [
+        (
+            "lettres:open_letters",
+            "there is no module lettres where Python looks; put the folder that it is in on PYTHON",
+        ),
+        ("letters_of_ones_own:open_letters", "letters_of_ones_own has no open_letters"),
+        (
+            "letters_of_ones_own:waits",
+            "a factory returns an async context manager: decorate it with contextlib.asynccontextmanager",
+        ),
+        ("letters_of_ones_own:needs", "it needs DELIVERY_LETTERS_TOKEN, which is not set"),
+    ],
+)
+async def test_what_is_wrong_with_somebodys_own_factory_is_said_as_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channel: str, said: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "letters_of_ones_own.py").write_text(_FACTORIES)
+    async with checked(tmp_path, DELIVERY_CHANNELS=f"email,{channel}") as results:
+        assert said in results[f"channel {channel}"].detail
+
+
+async def test_two_channels_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "namesakes.py").write_text(
+        "from contextlib import asynccontextmanager\nfrom tests.fakes import FakeChannel\n"
+        "@asynccontextmanager\nasync def one(context):\n    yield FakeChannel('letters')\nother = one\n"
+    )
+    channels = {"DELIVERY_CHANNELS": "namesakes:one,namesakes:other"}
+    async with checked(tmp_path, **channels) as results:
+        assert results["channels"].detail == "DELIVERY_CHANNELS: two channels call themselves letters"
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - as above
+        async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=channels):
+            pass
+    assert isinstance(found := _leaf(raised.value), SettingsError)
+    assert "two channels call themselves letters" in str(found)
+
+
 KEY = base64.b64encode(bytes(range(32))).decode()
 
 

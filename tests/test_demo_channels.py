@@ -28,7 +28,7 @@ from service.simulator.sales import Country
 from service.simulator.sms import SmsServer, open_sms_server
 from service.simulator.sms_wire import Kind, Login
 from service.simulator.stage import Service, Stage
-from service.simulator.ways import PROVIDERS, WAYS
+from service.simulator.ways import PLAYED, PROVIDERS, WAYS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +111,22 @@ async def test_the_script_shows_every_way_and_ends() -> None:
     status = await run_demo(port=None, exit_after=True, open_service=demo_service, echo=lines.append)
     told = "\n".join(lines)
     assert status == 0, told
-    assert told.count("invoice created") == told.count("completed: delivered, captured") == len(WAYS)
+    assert told.count("invoice created") == told.count("completed: delivered, captured") == len(PLAYED)
     assert told.count("mail delivered") == 1
     assert told.count("posted to the ERP") == 1
     assert told.count("SMS taken by link") == 2
     assert told.count("SMS reported as delivered by link: the service answered 200") == 2
     assert told.count("delivered by sms-link, after email had not worked") == 1
     assert told.count("the record says of it: confirmed by report") == 2
+
+
+async def test_one_invoice_goes_by_mail_by_sms_and_to_the_erp(visit: Visit) -> None:
+    made = await visit.create("all", "SE")
+    record = await visit.until(made, lambda record: len(record["sends"]) == 3 and record["outcome"] == "completed")
+    assert sorted(sent(record)) == [("email", "accepted"), ("http", "accepted"), ("sms-46elks", "accepted")]
+    stage = visit.stage
+    assert (len(stage.letters), len(stage.sms.inbox), len(stage.erp.inbox)) == (1, 1, 1)
+    assert [send["purpose"] for send in record["sends"]].count("courtesy") == 2
 
 
 async def test_the_script_does_not_end_well_when_the_service_is_deaf_to_reports() -> None:
@@ -280,6 +289,7 @@ async def test_the_preview_has_every_kind_in_every_language(visit: Visit) -> Non
     for link in links:
         shown = await visit.page(f"/preview{link}")
         assert shown.count('aria-current="page"') == 3  # the site's page, the kind, the language
+    assert (await visit.http.get("/preview/invoice.pdf")).status_code == 204  # the button of a page that is looked at
     mail = await visit.http.get("/preview/fi-mail-invoice.html")
     assert 'src="data:image/png;base64,' in mail.text
     assert "script-src" not in mail.headers["content-security-policy"]

@@ -290,6 +290,7 @@ def test_tests_may_see_everything_and_the_service_no_tests() -> None:
 
 # Who may ask the machine for the time or wait for it; everybody else is given a clock, that tests may move.
 CLOCKS = {
+    "channels.conformance.http_peer": "what is on its way to a real server arrives in real time",
     "channels.conformance.suite": "the reports that it has made are of this moment",
     "clock": "it is the clock",
     "cli_frame": "an operator's command is of this moment",

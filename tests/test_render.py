@@ -133,12 +133,33 @@ def test_a_new_language_is_a_new_file(tmp_path: Path) -> None:
     assert message.locale == "sv"
     assert f"Att betala: 12{NBSP}345,50{NBSP}kr" in message.text
     assert "15 juli 2026" in message.text
-    assert "Forfallsdato" in message.text  # what it lacks comes from LOCALE, not from nowhere
+    assert "Förfallodatum" in message.text  # what it lacks comes from ours of that language, not from nowhere
+
+
+def test_what_no_catalogue_of_a_language_has_comes_from_locale(tmp_path: Path) -> None:
+    own = SWEDISH.replace("sv", "nb") + 'msgid "A bird"\nmsgstr "En due"\n'
+    folder = write(tmp_path, {"locales/nb.po": own, "mail/invoice.txt": "{{ _('A bird') }}, {{ _('Due date') }}"})
+    message = mail(opened(templates=folder), from_country("SE", replace(FULL, currency="SEK")))
+    assert (message.locale, message.text) == ("sv", "En due, Förfallodatum\n")
+    icelandic = write(tmp_path / "is", {"locales/is.po": SWEDISH.replace("sv", "is")})
+    message = mail(opened(templates=icelandic, locale="is"), from_country(None))
+    assert message.locale == "is"
+    assert "Att betala" in message.text
+    assert "Due date" in message.text
 
 
 def test_a_catalogue_can_be_overridden(tmp_path: Path) -> None:
     folder = write(tmp_path, {"locales/nb.po": SWEDISH.replace("sv", "nb")})
     assert "Att betala" in mail(opened(templates=folder), FULL).text
+
+
+def test_a_catalogue_of_ones_own_need_hold_no_more_than_its_own_sentences(tmp_path: Path) -> None:
+    own = SWEDISH.partition('msgid "Invoice"')[0].replace("sv", "nb") + 'msgid "A bird"\nmsgstr "En due"\n'
+    files = {"locales/nb.po": own, "mail/invoice.subject": "{{ _('A bird') }}"}
+    message, shipped = mail(opened(templates=write(tmp_path, files)), FULL), mail(opened(), FULL)
+    assert message.subject == "En due"
+    assert message.text.splitlines()[4:] == shipped.text.splitlines()[4:]
+    assert "Forfallsdato" in message.text
 
 
 def test_a_locale_that_nobody_has_translated_is_found_at_start() -> None:

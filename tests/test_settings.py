@@ -300,6 +300,27 @@ def test_an_empty_value_counts_as_not_given(tmp_path: Path) -> None:
     assert found == {"DELIVERY_CLIENT_SECRET": "is required", "DELIVERY_SIGNATURE_SECRETS": "is required"}
 
 
+def test_a_secret_of_ones_own_channel_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a-long-token\n")
+    own = {
+        "CHANNELS": "letters:open_letters",
+        "LETTERS_TOKEN_FILE": str(tmp_path / "token"),
+        "LETTERS_FILE": "as.it.is",
+    }
+    settings = loaded(**own)
+    assert settings.channel_settings == (
+        ("DELIVERY_LETTERS_FILE", "as.it.is"),
+        ("DELIVERY_LETTERS_TOKEN", "a-long-token"),
+    )
+    assert "a-long-token" in settings.secret_texts
+    assert mistakes(**own | {"LETTERS_TOKEN": "twice"}) == {
+        "DELIVERY_LETTERS_TOKEN": "is given twice: by its own name and by DELIVERY_LETTERS_TOKEN_FILE"
+    }
+    gone = mistakes(**own | {"LETTERS_TOKEN_FILE": str(tmp_path / "gone")})
+    assert gone == {"DELIVERY_LETTERS_TOKEN_FILE": "names a file that cannot be read (FileNotFoundError)"}
+    assert mistakes(LETTERS_TOKEN_FILE=str(tmp_path / "gone"), CLIENT_ID="") == {"DELIVERY_CLIENT_ID": "is required"}
+
+
 def test_the_environment_wins_over_the_file_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [f"{name}='{text}'" for name, text in env(CONCURRENCY="3", STOP_GRACE="7").items()]
     (tmp_path / ".env").write_text("\n".join([*lines, "PATH_TO_OTHERS=1", "DELIVERY_LOCALE=${HOME}"]))

@@ -2,6 +2,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -217,6 +219,30 @@ async def test_ctrl_c_ends_the_demo(number: signal.Signals) -> None:
     async with asyncio.timeout(20):
         assert await run_demo(port=None, ways=MAIL, exit_after=False, open_service=opener([]), echo=echo) == 0
     assert "Stopping" in lines[-1]
+
+
+_INTERRUPTED_AT = """
+import runpy, sys
+module = sys.argv.pop(1)
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["service.cli", "service.simulator.demo"])
+@pytest.mark.parametrize(("options", "status"), [((), 0), (("--exit",), 1)])
+def test_ctrl_c_while_the_demo_is_being_imported_leaves_no_traceback(
+    module: str, options: tuple[str, ...], status: int
+) -> None:
+    command = [sys.executable, "-B", "-c", _INTERRUPTED_AT, module, "demo", *options]
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert min(done.returncode, 1) == status
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 async def test_ctrl_c_before_the_invoice_is_through_is_no_success() -> None:

@@ -1,12 +1,16 @@
 """What an object must have to be a channel, told in words for who has just written one."""
 
+import re
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Final
 
-from service.delivery import Guarantee, Pace
+from service.delivery import PROVIDER_LANE, Guarantee, Pace
 
 _HOW = "see `Channel` in service/delivery.py, and let service.channels.conformance try it"
+
+
+_NAME = re.compile("[a-z0-9][a-z0-9.-]{0,39}")
 
 
 def _is_size(value: object) -> bool:
@@ -14,7 +18,10 @@ def _is_size(value: object) -> bool:
 
 
 _VALUES: Final[dict[str, tuple[Callable[[object], bool], str]]] = {
-    "name": (lambda value: isinstance(value, str) and value != "", "its name in the record"),
+    "name": (
+        lambda value: isinstance(value, str) and value != PROVIDER_LANE and _NAME.fullmatch(value) is not None,
+        f"its name in the record and in addresses: a-z, 0-9, dots and dashes, and not {PROVIDER_LANE}",
+    ),
     "template": (lambda value: isinstance(value, str), 'the folder of its templates, "" when it sends data'),
     "guarantee": (lambda value: isinstance(value, Guarantee), "a Guarantee: what may follow a lost answer"),
     "reports": (lambda value: isinstance(value, bool), "whether reports come in later, at /receipts/NAME"),
@@ -41,4 +48,4 @@ def mistakes_of(channel: object) -> tuple[str, ...]:
             found.append(f"it has no method `{name}`")
         elif iscoroutinefunction(method) is not waits:
             found.append(f"its `{name}` must{'' if waits else ' not'} be `async def`")
-    return tuple(f"{one}; {_HOW}" for one in found)
+    return (*found[:-1], *(f"{one}; {_HOW}" for one in found[-1:]))

@@ -49,16 +49,19 @@ def _placeholders(text: str | Sequence[str] | None) -> set[str]:
 
 
 def read_languages(folders: Sequence[Path], fallback: str) -> dict[str, Language]:
-    """Return every language by its tag; a message that a catalogue lacks is taken from the next one along its chain."""
-    read = {tag: _read_catalogue(path) for tag, path in catalogues(folders).items()}
+    """Return every language by its tag; a message that a catalogue lacks is taken from the next one along its chain.
+
+    A merchant's own catalogue comes before ours of the same language, and need hold no more than its own sentences.
+    """
+    read = {tag: [_read_catalogue(path) for path in paths] for tag, paths in catalogues(folders).items()}
     if not is_translated(fallback, read):
         raise TemplateError(f"DELIVERY_LOCALE: there is no locales/{fallback}.po among the templates")
     languages = {}
-    for tag, catalogue in read.items():
-        first, *rest = [_translations(read[one]) for one in stand_ins(tag, fallback, read)]
+    for tag, own in read.items():
+        first, *rest = [_translations(one) for other in stand_ins(tag, fallback, read) for one in read[other]]
         for other in rest:
             first.add_fallback(other)
-        languages[tag] = Language(tag=tag, locale=catalogue.locale or Locale.parse(tag), translations=first)
+        languages[tag] = Language(tag=tag, locale=own[0].locale or Locale.parse(tag), translations=first)
     return languages
 
 

@@ -28,7 +28,7 @@ from service.simulator.pages import site
 from service.simulator.sms import SmsServer, Text, open_sms_server
 from service.simulator.sms_wire import Login
 from service.simulator.stage import SHOP, Service, Stage, clock_time, number_of
-from service.simulator.ways import PROVIDERS, WAYS, Way, routes_toml
+from service.simulator.ways import PLAYED, PROVIDERS, Way, routes_toml
 
 _DEFAULT_PORT = 8080
 _PORTS = 20  # tried from the default on, before any free one
@@ -50,7 +50,7 @@ async def run_demo(
     open_service: OpenService,
     echo: Echo,
     patience: float = 60.0,
-    ways: Sequence[Way] = tuple(WAYS),
+    ways: Sequence[Way] = PLAYED,
 ) -> int:
     """Run the demo until Ctrl-C, or with `exit_after` until its invoices are captured; return the exit status.
 

@@ -15,6 +15,7 @@ from service.simulator.mail import Mail
 from service.simulator.stage import Service, Shown
 
 _NAME = re.compile(r"(?P<locale>[a-z-]+?)-(?P<kind>mail|sms|page)(?:-(?P<what>[a-z-]+))?\.(?P<end>html|txt|eml)")
+_DOCUMENT = "invoice.pdf"
 _FIRST = "nb-mail-invoice.html"
 _WORDS = {"mail": "Mail", "sms": "SMS", "page": "Invoice page"}
 
@@ -59,6 +60,8 @@ def preview_routes(service: Service, look: Look) -> list[Route]:
 
     async def frame(request: Request) -> Response:
         files, name = await made.files(), request.path_params["name"]
+        if name == _DOCUMENT:
+            return Response(status_code=204)  # the button of the page that is looked at: a browser stays where it is
         if name not in files or not name.endswith(".html"):
             return look.missing("preview")
         mail = files.get(f"{name.removesuffix('.html')}.eml")

@@ -52,6 +52,7 @@ async def cancelled_at(of: Awaitable[T], nth: int) -> T | None:
     await asyncio.wait([task])
     if task.cancelled():
         return None
-    result = task.result()
-    assert watched.waits < nth, f"it swallows a cancellation at its await {nth}: let CancelledError pass"
-    return result
+    failed = task.exception()
+    became = "swallows" if failed is None else f"makes a {type(failed).__name__} of"
+    assert watched.waits < nth, f"it {became} a cancellation at its await {nth}: let CancelledError pass"
+    return task.result()

@@ -1,5 +1,6 @@
 """A peer for adapters that speak HTTP: a real server on loopback that takes, refuses, and breaks off."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -7,14 +8,18 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from typing import ClassVar, Final
 
-from service.channels.conformance.peer import Plays
+from service.channels.conformance.peer import REDIRECT_EMAIL, REDIRECT_PHONE, Plays
 from service.clock import SystemClock
 from service.delivery import Brand, Channel, ChannelContext, Composed, Fate, Receipt, ReportRequest
 
+LONGEST_TURN = 5.0
+"""Seconds that the adapter's event loop is given to let others run while an answer is waited for."""
+SETTLES = 0.005
 SECRET_NAMES = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")
 
 
@@ -43,8 +48,12 @@ ANSWERS: Final[Mapping[Plays, Said]] = {
     Plays.THROTTLES: Said(status=429, headers={"retry-after": "120"}),
     Plays.REFUSES_FOR_GOOD: Said(status=422),
     Plays.ACCOUNT_AT_FAULT: Said(status=401),
+    Plays.GARBLES_THE_ANSWER: Said(status=502, headers={"content-type": "text/html"}, body=b"<h1>Bad Gateway</h1>"),
 }
 """What most services answer. An adapter whose service has other words changes these in its test."""
+
+
+_TAKE = (Plays.ACCEPTS, Plays.LOSES_THE_ANSWER, Plays.GARBLES_THE_ANSWER)
 
 
 def idempotency_key(asked: Asked) -> str | None:
@@ -60,23 +69,26 @@ class HttpPeer:
     none); `reports` makes the report of a message.
     """
 
-    opens: Callable[[], AbstractAsyncContextManager[Channel]]
+    opens: Callable[[bool], AbstractAsyncContextManager[Channel]]
     secrets: tuple[str, ...]
     server: "ThreadingHTTPServer"
     answers: Mapping[Plays, Said]
     sends: Callable[[Asked], bool]
     repeat: Callable[[Asked], str | None]
     reports: Callable[[Composed, Receipt, Fate, datetime], ReportRequest] | None
+    loop: asyncio.AbstractEventLoop
     plays: Plays = Plays.ACCEPTS
+    blocked: bool = False  # whether others had to wait while the adapter waited
     keys: list[str | None] = field(default_factory=list)  # of the messages that were taken, each once
     _listening: bool = True
 
-    def open_channel(self) -> AbstractAsyncContextManager[Channel]:
+    def open_channel(self, *, redirected: bool = False) -> AbstractAsyncContextManager[Channel]:
         """As `Peer.open_channel`."""
-        return self.opens()
+        return self.opens(redirected)
 
     async def play(self, plays: Plays) -> None:
         """As `Peer.play`."""
+        await asyncio.sleep(SETTLES)  # what is on its way gets the answer that it would have had
         self.plays = plays
         if plays is Plays.ABSENT and self._listening:
             self._listening = False
@@ -89,12 +101,26 @@ class HttpPeer:
 
     def report(self, composed: Composed, receipt: Receipt, fate: Fate, at: datetime) -> ReportRequest:
         """As `Peer.report`."""
-        assert self.reports is not None, "say `reports=`: how the service reports"
+        assert self.reports is not None, (
+            "say how the service reports: `open_http_peer(…, reports=make_report)`, where `make_report(composed, "
+            "receipt, fate, at)` returns the ReportRequest that it would post, signed as it signs"
+        )
         return self.reports(composed, receipt, fate, at)
+
+    def let_others_run(self) -> None:
+        """Wait until the adapter's event loop has had a turn: while a service thinks, nothing else may stand still."""
+        if self.blocked:
+            return
+        turn = threading.Event()
+        try:
+            self.loop.call_soon_threadsafe(turn.set)
+        except RuntimeError:  # the test is over
+            return
+        self.blocked = not turn.wait(LONGEST_TURN)
 
     def answer(self, asked: Asked) -> Said | None:
         """Take a request or not, and return the answer; None breaks the connection off."""
-        if self.sends(asked) and self.plays in (Plays.ACCEPTS, Plays.LOSES_THE_ANSWER):
+        if self.sends(asked) and self.plays in _TAKE:
             key = self.repeat(asked)
             if key is None or key not in self.keys:
                 self.keys.append(key)
@@ -119,7 +145,8 @@ async def open_http_peer(
     open_channel = getattr(import_module(module), name)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         given = environ(f"http://127.0.0.1:{server.server_port}")
-        context = ChannelContext(
+        context = partial(
+            ChannelContext,
             account_id="T12345678",
             clock=SystemClock(),
             environ=tuple(given.items()),
@@ -127,13 +154,16 @@ async def open_http_peer(
             brand=Brand(name="Nordlys AS", organization_number="923456783"),
         )
         peer = HttpPeer(
-            opens=lambda: open_channel(context),
+            opens=lambda redirected: open_channel(
+                context(redirect_email=REDIRECT_EMAIL, redirect_phone=REDIRECT_PHONE) if redirected else context()
+            ),
             secrets=tuple(text for setting, text in given.items() if setting.endswith(SECRET_NAMES)),
             server=server,
             answers={**ANSWERS, **(answers or {})},
             sends=sends,
             repeat=repeat,
             reports=reports,
+            loop=asyncio.get_running_loop(),
         )
         _Handler.peers[server] = peer
         server.daemon_threads = True
@@ -141,6 +171,10 @@ async def open_http_peer(
         thread.start()
         try:
             yield peer
+            assert not peer.blocked, (
+                "it blocks the event loop while it waits for an answer, and all other deliveries with it: use an "
+                "asynchronous client, or asyncio.to_thread"
+            )
         finally:
             server.shutdown()
             thread.join()
@@ -167,7 +201,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer as the peer plays."""
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         headers = {name.lower(): text for name, text in self.headers.items()}
-        said = self.peers[self.server].answer(Asked(method=self.command, path=self.path, headers=headers, body=body))
+        peer = self.peers[self.server]
+        peer.let_others_run()
+        said = peer.answer(Asked(method=self.command, path=self.path, headers=headers, body=body))
         if said is None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -360,15 +360,31 @@ def by_fallback(delivery: Delivery, sends: Sequence[Send]) -> str | None:
     return f"delivered by {arrived[-1]}, after {', '.join(sorted(before))} had not worked"
 
 
+def came_back(invoice: Delivery, sends: Sequence[Send]) -> bool:
+    """Tell whether all that was accepted of an invoice bounced later, so that its customer has nothing of it."""
+    outcomes = {send.outcome for send in sends if send.round >= 0}
+    return Settled.BOUNCED in outcomes and Settled.ACCEPTED not in outcomes and invoice.stated_round is None
+
+
 def by_invoice(
-    delivery: Delivery, transaction: Transaction, invoice: Delivery, rules: Rules, now: datetime
+    delivery: Delivery,
+    transaction: Transaction,
+    invoice: Delivery,
+    sends: Sequence[Send],
+    *,
+    rules: Rules,
+    now: datetime,
 ) -> Decision:
-    """Say what comes next for a purchase that was billed: it is captured once its invoice is delivered, or before."""
+    """Say what comes next for a purchase that was billed: it is captured once its invoice is delivered, or before.
+
+    `sends` are the invoice's, for it may have come back since.
+    """
     begun, number = transaction.collection.begun, transaction.invoice_number
     if delivery.delivered_at is not None:
         if begun:
             return Close(outcome=Outcome.COMPLETED)
-        return early_bounces(delivery, rules, now) or StartCapture()
+        if not came_back(invoice, sends):
+            return early_bounces(invoice, rules, now, since=_accepted_at(invoice, sends)) or StartCapture()
     if invoice.outcome in (Outcome.SKIPPED, Outcome.CANCELLED):
         return Close(outcome=invoice.outcome, reason=f"its invoice {number} was {invoice.outcome}: {invoice.reason}")
     if rules.order is CaptureOrder.BEFORE_DELIVERY and not begun:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import select
 
@@ -27,6 +28,7 @@ from service.delivery import (
 )
 from service.store import SqlStore, open_store
 from service.store.tables import receipts
+from tests.conftest import emptied
 from tests.fakes import MovedClock
 from tests.store_values import (
     ACCOUNT,
@@ -396,6 +398,18 @@ async def test_what_somebody_has_in_hand_does_not_fall(store: SqlStore, clock: M
     assert await store.fall_from(ACCOUNT, "email", 600) == 0
     clock.advance(60)
     assert await store.fall_from(ACCOUNT, "email", 600) == 1
+
+
+async def test_what_another_holds_the_lock_of_falls_next_time(postgres_database: str, clock: MovedClock) -> None:
+    """Nobody waits for it: two processes that lock the same rows in another order would stop each other."""
+    async with open_store(emptied(postgres_database), clock=clock, migrate=False) as store:
+        await waiting(store, clock, 1)
+        await waiting(store, clock, 2)
+        clock.advance(3600)
+        with psycopg.connect(postgres_database) as frozen:
+            frozen.execute("SELECT 1 FROM deliveries WHERE id = %s FOR UPDATE", (arrival(1).transaction_id,))
+            assert await store.fall_from(ACCOUNT, "email", 600) == 1
+        assert await store.fall_from(ACCOUNT, "email", 600) == 1
 
 
 async def test_a_closed_delivery_does_not_fall(store: SqlStore, clock: MovedClock) -> None:

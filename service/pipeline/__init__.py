@@ -14,7 +14,7 @@ from service.decide import (
     next_effect,
 )
 from service.delivery import Claim, Kind, Outcome, Standing
-from service.pipeline.asides import courtesy, tell_cancelled
+from service.pipeline.asides import tell_cancelled, with_copies
 from service.pipeline.capturing import settle_open_capture, start_capture
 from service.pipeline.consolidating import gather
 from service.pipeline.ending import end, look_at_closed
@@ -48,7 +48,7 @@ class Pipeline:
         ending = await _run(work)
         if isinstance(ending, Close) and ending.voided:
             await tell_cancelled(work)
-        return end(work, ending)
+        return end(work, await with_copies(work, ending))
 
     async def abandon(self, claim: Claim) -> None:
         """Say of what a dead process left of a delivery that is given up that its outcome is not known."""
@@ -82,7 +82,6 @@ async def _run(work: Work) -> Ending:
             act = deliver(work, decision) if isinstance(decision, Deliver) else start_capture(work)
             # An effect that succeeded says nothing; what comes next rests on a new read.
             decision = await act or await read(work) or await _next(work)
-            await courtesy(work)
         else:
             return decision
 

@@ -127,6 +127,7 @@ deliveries = Table(
     Column("organization_key", Words),
     Column("erased_at", Instant),
     Column("fallen", Words, nullable=False, server_default=text("''")),
+    Column("turn", Words),
     Column("channel_since", Instant),
     Column("paced", Boolean, nullable=False, server_default=false()),
     Column("as_link", Boolean, nullable=False, server_default=false()),

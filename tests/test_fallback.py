@@ -27,7 +27,7 @@ from service.delivery import (
     TransientFailure,
     UnconfirmedFailure,
 )
-from service.routing import Routes, read_routes
+from service.routing import E_INVOICES_IN_NORWAY_FROM, Routes, read_routes
 from tests.fakes import ACCOUNT, FakeChannel, FakeLinks, a_transaction
 from tests.store_values import request
 from tests.workbench import ID, RULES, Bench
@@ -668,3 +668,14 @@ async def test_no_copy_goes_where_the_invoice_itself_may_have_come(bench: Bench)
     assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "http", [])
     words = "delivered by http, after email had not worked, and it is not known whether by sms-twilio, too"
     assert delivery.reason == words
+
+
+async def test_a_mailed_pdf_that_will_not_do_is_told_of_in_the_record(bench: Bench) -> None:
+    day = E_INVOICES_IN_NORWAY_FROM
+    bench.payments.add(a_transaction(ID, invoice_date=day, due_date=day + timedelta(days=36500)))
+    bench.channel.plan = [TransientFailure("451 4.7.1 try later")]
+    await bench.arrive()
+    assert (await bench.work(after=0)).outcome is Outcome.OPEN
+    assert (await later(bench, 61)).outcome is Outcome.COMPLETED
+    details = [entry.detail or "" for entry in await bench.store.history(ID)]
+    assert [d.startswith("sent all the same: a mailed PDF is no invoice in law") for d in details].count(True) == 1

@@ -35,7 +35,7 @@ from service.delivery import (
     Step,
     UnconfirmedFailure,
 )
-from service.pipeline.falling import in_time, reach, took_its_turn
+from service.pipeline.falling import in_time, reach, route_of, took_its_turn
 from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
 from service.pipeline.room import Place
 from service.pipeline.work import Work, alarm, database_now, enter, free_id, ids, record, so_far, took
@@ -107,6 +107,9 @@ async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recip
     send, composed = _compose(work, step, prepared)
     if step.again is not None and composed.sha256 != step.again.sha256:
         return _not_again(step.again, "content changed since a send in doubt")
+    if prepared.channel.template and not work.sends:  # said once
+        for warning in route_of(work).warnings:
+            enter(work, Step.DELIVER, Result.DEFERRED, detail=f"sent all the same: {warning}")
     if late := await begin_send(work, send):
         return late
     return await _hand_over(work, prepared, composed, send)

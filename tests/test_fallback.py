@@ -321,6 +321,23 @@ async def test_who_has_an_invoice_is_told_that_it_was_cancelled(bench: Bench, *,
     assert [send.purpose.value for send in await bench.store.sends(ID)] == ["first", *["cancelled"] * told]
 
 
+async def test_a_notice_whose_process_died_is_in_doubt_and_not_under_way_for_ever(bench: Bench) -> None:
+    bench.rules = replace(RULES, cancel_notice=True)
+    await delivered(bench)
+
+    def die() -> None:
+        raise asyncio.CancelledError
+
+    bench.channel.plan = [die]
+    bench.payments.add(a_transaction(ID, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED"))
+    await bench.arrive(event=True)
+    with pytest.raises(asyncio.CancelledError):
+        await bench.worker().drain()
+    delivery = await later(bench, 61)
+    assert (delivery.outcome, delivery.voided_at is not None, len(bench.channel.sent)) == (Outcome.COMPLETED, True, 1)
+    assert [send.outcome for send in await bench.store.sends(ID)] == [Settled.ACCEPTED, Settled.UNCONFIRMED]
+
+
 @pytest.mark.parametrize(
     ("text", "gate", "outcome"),
     [

@@ -42,6 +42,7 @@ class Pipeline:
         Raises `LeaseLost` and `StoreUnavailable`; the intents it committed tell the next pass where it was.
         """
         work = _work(self._parts, claim, move)
+        await settle_open_sends(work)  # first: however the pass ends, the record says what is in doubt
         await gather(work)  # once in a pass: what is decided and prepared rests on one set of purchases
         if claim.delivery.outcome in (Outcome.COMPLETED, Outcome.FAILED):
             return await look_at_closed(work)
@@ -69,7 +70,6 @@ def _work(parts: Parts, claim: Claim, move: Callable[[str], bool]) -> Work:
 
 
 async def _run(work: Work) -> Ending:
-    await settle_open_sends(work)  # first: however the pass ends, the record says what is in doubt
     decision = await read(work) or await _next(work)
     while True:
         if isinstance(decision, Close) and decision.of_channel is not None:

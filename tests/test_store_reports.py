@@ -218,6 +218,23 @@ async def test_an_early_report_does_not_wait_behind_those_of_others_mails(store:
     assert (len(found), found[-1].event_id) == (200, "early")
 
 
+async def test_what_nobody_sent_is_forgotten(store: SqlStore, clock: MovedClock) -> None:
+    """Reports of others' mails come in without end: they are not kept for ever, nor read through once a minute."""
+    await store.report(ACCOUNT, report(event="old", reference="nobody's"))
+    await completed(store)
+    await store.report(ACCOUNT, report(event="ours"))
+    clock.advance(timedelta(days=31).total_seconds())
+    await store.report(ACCOUNT, report(event="new", reference="nobody's"))
+    with store._engines.readers.connect() as connection:
+        assert set(connection.execute(select(receipts.c.event_id)).scalars()) == {"ours", "new"}
+        if connection.dialect.name == "sqlite":
+            wanted = "SELECT * FROM receipts WHERE account_id = 'a' AND send_id IS NULL AND received_at > 0"
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {wanted} ORDER BY received_at DESC")
+            assert [row[3] for row in rows] == [
+                "SEARCH receipts USING INDEX receipts_unmatched (account_id=? AND received_at>?)"
+            ]
+
+
 async def test_a_persons_word_outweighs_a_bounce(store: SqlStore) -> None:
     claim = await sent(store)
     await store.save(claim, replace(claim.delivery, outcome=Outcome.FAILED, closed_at=AT), NEVER)

@@ -41,7 +41,8 @@ def _receipts() -> None:
         sa.Column("send_id", sa.Text),
     )
     unmatched = sa.text("send_id IS NULL")
-    op.create_index("receipts_unmatched", "receipts", ["reference"], postgresql_where=unmatched, sqlite_where=unmatched)
+    columns = ["account_id", "received_at"]
+    op.create_index("receipts_unmatched", "receipts", columns, postgresql_where=unmatched, sqlite_where=unmatched)
 
 
 def _links() -> None:

@@ -211,6 +211,9 @@ async def test_a_bounce_with_no_other_channel_fails_and_says_so(bench: Bench) ->
     await bench.store.report(ACCOUNT, bounce)
     delivery = await later(bench, 0)
     assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "not delivered by email: 5.1.1 no such user")
+    await bench.store.retry(ID, request())  # no other address has been found: that would be a resend
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "no channel is left to try after email")
     assert len(bench.channel.sent) == 1
 
 
@@ -596,6 +599,21 @@ async def test_why_it_came_back_is_said_where_nobody_else_can_be_reached(bench: 
     assert delivery.delivery_proof is None
 
 
+async def test_a_bounce_while_the_pass_is_under_way_brings_no_channel_back(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [GONE]
+    took = sms.send
+
+    async def send(composed: Composed) -> Receipt:
+        receipt = await took(composed)
+        await bench.store.report(ACCOUNT, report(bench, composed.message_id, Fate.FAILED, channel="sms-twilio"))
+        return receipt
+
+    sms.send = send  # type: ignore[method-assign]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, len(sms.sent), bench.channel.sent) == (Outcome.FAILED, 1, [])
+
+
 async def test_what_is_paid_by_the_time_it_comes_back_is_not_sent_again(bench: Bench) -> None:
     sms = with_sms(bench)
     await delivered(bench)
@@ -673,6 +691,14 @@ async def test_no_copy_goes_by_a_channel_that_is_paused(bench: Bench) -> None:
     assert (await delivered(bench)).outcome is Outcome.COMPLETED
     assert sms.sent == []
     assert any(entry.detail == "no courtesy copy: sms-twilio is paused" for entry in await bench.store.history(ID))
+
+
+async def test_no_copy_goes_out_of_what_is_voided_meanwhile(bench: Bench) -> None:
+    sms = with_sms(bench)
+    with_a_copy_by(bench, "sms-twilio", "email")
+    bench.channel.plan = [lambda: bench.payments.change(ID, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED")]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, len(bench.channel.sent), sms.sent) == (Outcome.CANCELLED, 1, [])
 
 
 async def test_no_copy_goes_where_the_invoice_itself_may_have_come(bench: Bench) -> None:

@@ -39,7 +39,8 @@ def reach(work: Work, *, without: str | None = None, only: str | None = None) ->
             return channel, channel.recipient(work.known, to=work.delivery.send_to or _of_organization(work))
         except PermanentFailure as failure:
             refusals.append(failure.reason)
-    raise PermanentFailure("; ".join(refusals) or "no channel is left to try")
+    done_with = f" after {', '.join(sorted(over))}" if over else ""
+    raise PermanentFailure("; ".join(refusals) or f"no channel is left to try{done_with}")
 
 
 def _of_organization(work: Work) -> str | None:

@@ -109,7 +109,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 # --- the lock --------------------------------------------------------------------------------------------------------
 
-# Three parts, each complete only with those above it: what the service runs on, what builds its wheel, what tests it.
+# Three parts, each complete only with those above it: what the service runs on (with the extra s3, so that the image has
+# it), what builds its wheel, what tests it.
 # The Dockerfile takes the first for the image. Resolved on the oldest Python that is supported: what only a newer one
 # needs would be missing; a test looks for that on whichever Python there is.
 COMPILE = $(PY) -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
@@ -131,7 +132,7 @@ lock: $(INSTALLED)
 	done; \
 	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	    > build/lock/build.in; \
-	$(COMPILE) -o build/lock/runtime pyproject.toml; \
+	$(COMPILE) --extra s3 -o build/lock/runtime pyproject.toml; \
 	$(PINS) build/lock/runtime > build/lock/pins; \
 	$(COMPILE) -o build/lock/build -c build/lock/pins build/lock/build.in; \
 	$(PINS) build/lock/build >> build/lock/pins; \

@@ -6,8 +6,8 @@ import json
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
@@ -149,21 +149,21 @@ async def open_app(
     clock = clock or SystemClock()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        channels = await open_channels(stack, settings, clock, metrics.alarm)
+        fitted = await _fit(stack, settings, clock, metrics)
+        channels = fitted.channels
         metrics.show_channels(channel.name for channel in channels)
-        renderer = renderer_of(settings, channels)
+        metrics.show_reporting(fitted.reporting)
         store = await stack.enter_async_context(open_store(settings.database_url.get_secret_value(), clock=clock))
         payments = await stack.enter_async_context(dintero_of(settings, clock, timeouts))
         links = await stack.enter_async_context(open_links(settings, store, clock))
         rules = replace(rules_of(settings), promises=promises_of(channels))
-        routes = routes_of(settings, channels)
         capture_first = settings.capture_order is CaptureOrder.BEFORE_DELIVERY
         trial = settings.bytes_in_hand // 4 if capture_first else 0
         parts = Parts(
             store=store,
             payments=payments,
-            channels=tuple(channels),
-            renderer=renderer,
+            channels=channels,
+            renderer=fitted.renderer,
             inspector=await stack.enter_async_context(open_inspector()),
             rules=rules,
             room=Room(limit=settings.bytes_in_hand - trial, largest=settings.max_pdf_bytes),
@@ -172,7 +172,7 @@ async def open_app(
             clock=clock,
             jitter=jitter,
             metrics=metrics,
-            routes=routes,
+            routes=fitted.routes,
             links=links,
         )
         worker = Worker(
@@ -198,8 +198,6 @@ async def open_app(
             chores += (Chore(name="links", every=LINKS_EVERY, run=close),)
         reporter = Reporter(store=store, metrics=metrics, account_id=settings.account_id, wake=worker.wake)
         chores += (Chore(name="reports", every=TRIED_EVERY, run=reporter.turn),)
-        reporting = await stack.enter_async_context(open_reporting(settings, channels))
-        metrics.show_reporting(reporting)
         webhooks = webhook_authenticator_of(settings)
         if webhooks:
             watch = Watch(provider=payments, wanted=wanted_webhooks(settings), metrics=metrics)
@@ -213,7 +211,7 @@ async def open_app(
         yield App(
             store=store,
             payments=payments,
-            channels=tuple(channels),
+            channels=channels,
             worker=worker,
             chores=Chores(
                 chores,
@@ -234,13 +232,13 @@ async def open_app(
                 metrics=metrics,
                 clock=clock,
                 prefixes=prefixes_of(settings),
-                pages=invoice_pages(links, pages_of(settings), clock) if links else None,
+                pages=invoice_pages(links, fitted.pages, metrics, clock) if links and fitted.pages else None,
                 receipts=Receipts(
-                    reporting=reporting,
+                    reporting=fitted.reporting,
                     take=reporter.take,
                     metrics=metrics,
                     clock=clock,
-                    public_url=settings.public_url[0],
+                    public_urls=settings.public_url,
                 ),
             ),
             admin=admin_app(
@@ -250,6 +248,49 @@ async def open_app(
                 concerns=lookout.concerns,
             ),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitted:
+    """What settings make that a person may have written wrong: channels, words, rules."""
+
+    channels: tuple[Channel, ...]
+    renderer: TemplateRenderer
+    pages: TemplatePages | None
+    routes: Routes
+    reporting: dict[str, Reporting]
+
+
+async def _fit(stack: AsyncExitStack, settings: Settings, clock: Clock, metrics: Metrics) -> _Fitted:
+    """Open these until `stack` ends; raises one `SettingsError` with all that is wrong with any of them."""
+    mistakes: list[str] = []
+    channels: list[Channel] = []
+    renderer, pages, routes, reporting = None, None, None, None
+    with _noted(mistakes):
+        channels = await open_channels(stack, settings, clock, metrics.alarm)
+    if channels or not any(
+        ":" in name for name in settings.channels
+    ):  # what an adapter is called shows when it is open
+        with _noted(mistakes):
+            routes = routes_of(settings, channels)
+    with _noted(mistakes):
+        reporting = await stack.enter_async_context(open_reporting(settings, channels))
+    with _noted(mistakes):
+        renderer = renderer_of(settings, channels)
+    with _noted(mistakes):
+        pages = pages_of(settings) if settings.link_key else None
+    if mistakes or renderer is None or routes is None or reporting is None:
+        raise SettingsError(tuple(dict.fromkeys(mistakes)))
+    return _Fitted(channels=tuple(channels), renderer=renderer, pages=pages, routes=routes, reporting=reporting)
+
+
+@contextmanager
+def _noted(mistakes: list[str]) -> Iterator[None]:
+    """Keep what is wrong with settings for later, when all of it is known."""
+    try:
+        yield
+    except SettingsError as exc:
+        mistakes += exc.mistakes
 
 
 async def _troubles(worker: Worker, store: Store, account_id: str) -> tuple[Trouble, ...]:
@@ -570,6 +611,7 @@ def _channel(
         pace=settings.smtp_rate,
         largest=settings.max_attachment_bytes,
         grant=grant_of(settings),
+        reported_by=settings.receipts_email,
         clock=clock,
         alarm=alarm,
     )
@@ -824,10 +866,16 @@ async def check(settings: Settings) -> list[CheckResult]:
                 results.append(CheckResult(name=f"channel {name}", ok=False, detail="; ".join(exc.mistakes)))
         results.extend([await tried(f"channel {channel.name}", channel.check()) for channel in channels])
         results.append(await tried("templates", _check_templates(settings, channels)))
+        if settings.routes_file:
+            results.append(await tried("routes", _check_routes(settings, channels)))
+        if settings.receipts_email:
+            results.append(await tried("receipts", _check_reports(settings)))
         results.extend([await _check_public_url(settings, payments, url) for url in settings.public_url])
         if settings.link_key is not None:
             url = settings.public_url[0]  # where every link leads
-            results.append(await tried("invoice page", payments.reach(f"{url}{NO_PAGE}", refused_by=(404,))))
+            results.append(
+                await tried("invoice page", payments.reach(f"{url}{NO_PAGE}", method="POST", refused_by=(405,)))
+            )
             results.append(await tried("link store", _check_vault(settings, clock)))
         if settings.webhook_secrets:
             urls = wanted_webhooks(settings).urls
@@ -842,8 +890,8 @@ _MEND = {
     "channel email": "see DELIVERY_SMTP_URL: smtp:// is STARTTLS, mostly on port 587, smtps:// is TLS from the start, "
     "mostly on 465; user and password are percent-encoded",
     "public URL": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass /callback on to it",
-    "invoice page": "see DELIVERY_PUBLIC_URL; `serve` must be running, and the proxy must pass everything below /i/ on "
-    "to it, from everywhere: customers open it",
+    "invoice page": "see DELIVERY_PUBLIC_URL; `serve` must be running with DELIVERY_LINK_KEY set, and the proxy must "
+    "pass everything below /i/ on to it, from everywhere: customers open it",
     "link store": "see DELIVERY_LINK_STORE",
     "webhook URL": "`serve` must be running with DELIVERY_WEBHOOK_SECRETS set, and the proxy must pass "
     "/webhooks/dintero on to it",
@@ -872,7 +920,9 @@ async def _tried(settings: Settings, name: str, trying: Awaitable[str]) -> Check
         return CheckResult(name=name, ok=True, detail=await trying)
     except SchemaOutdated as exc:  # it says by itself what is to be done
         return CheckResult(name=name, ok=False, detail=str(exc))
-    except (DeliveryFailure, StoreUnavailable, SettingsError) as exc:
+    except SettingsError as exc:
+        found = scrub("; ".join(exc.mistakes), settings.secret_texts)
+    except (DeliveryFailure, StoreUnavailable) as exc:
         found = scrub(str(exc), settings.secret_texts)
     except Exception as exc:  # noqa: BLE001 - somebody's own channel; the other results are wanted all the same
         found = f"{type(exc).__name__}: {scrub(str(exc), settings.secret_texts)}"
@@ -884,7 +934,21 @@ async def _check_templates(settings: Settings, channels: Sequence[Channel]) -> s
     if not channels:
         raise PermanentFailure("not tried, for no channel could be opened")
     renderer_of(settings, channels)
+    if settings.link_key:
+        pages_of(settings)
     return "every template renders in every language"
+
+
+async def _check_routes(settings: Settings, channels: Sequence[Channel]) -> str:
+    if len(channels) < len(settings.channels):
+        raise PermanentFailure("not tried, for a channel could not be opened")
+    count = len(routes_of(settings, channels).rules)
+    return f"{count} rule{'' if count == 1 else 's'}, then CHANNELS"
+
+
+async def _check_reports(settings: Settings) -> str:
+    async with open_reporting(settings, ()) as reporting:
+        return f"taken at /receipts/{', '.join(reporting)}"
 
 
 async def _check_vault(settings: Settings, clock: Clock) -> str:

@@ -71,7 +71,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str | 
 _because = click.option("--reason", callback=text, help="Why; it is recorded.")
 
 
-@click.command()
+@click.command(short_help="Take the next due step now; reopens what is closed.")
 @targeted
 @_because
 def retry(target: Target, reason: str | None) -> None:
@@ -103,7 +103,7 @@ def cancel(target: Target, void: bool, reason: str | None) -> None:  # noqa: FBT
         _act(target, _CANCEL, request(reason))
 
 
-@click.command()
+@click.command(short_help="Say whether the customer has the invoice: you looked.")
 @targeted
 @click.option("--delivered/--not-delivered", default=None, help="What you found when you looked.")
 @click.option("--by", "rests_on", metavar="TEXT", callback=text, help='How it was delivered: "post, 2026-11-20".')

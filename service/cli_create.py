@@ -48,7 +48,7 @@ def invoices() -> None:
     """Create invoices without the customer: one, or a batch."""
 
 
-@sessions.command("create")
+@sessions.command("create", short_help="Create a session from FILE, and print where the customer pays.")
 @click.argument("file", type=_FILE)
 @click.option("--profile", metavar="ID", help="The profile of the session; it wins over the file's profile_id.")
 @click.option("--dry-run", is_flag=True, help="Check the file, print what would be sent, and send nothing.")
@@ -76,7 +76,7 @@ def create_session(file: Path, profile: str | None, dry_run: bool, as_json: bool
         click.echo(f"Session {opened.id}: {opened.url or 'Dintero gave no address of it'}")
 
 
-@invoices.command("create")
+@invoices.command("create", short_help="Create an invoice from FILE, or a batch from a CSV.")
 @click.argument("file", type=_FILE)
 @click.option("--two-step", is_flag=True, help="Create a session first and pay it then, instead of one call.")
 @click.option("--profile", metavar="ID", help="With --two-step: the profile of the session.")

@@ -60,7 +60,7 @@ def _organization(_context: click.Context, _parameter: click.Parameter, value: s
     return value
 
 
-@click.command()
+@click.command(short_help="Erase what is personal in closed deliveries, for good.")
 @click.argument("reference", metavar="[ID]", required=False, callback=text)
 @click.option("--email", metavar="ADDRESS", callback=_email, help="All that went to this mail address.")
 @click.option("--phone", metavar="NUMBER", callback=_phone, help="All that went to this telephone number, +47...")

@@ -9,7 +9,7 @@ from service.cli_frame import in_record, now, one, plain_trouble, program_versio
 from service.delivery import Dossier, Store
 
 
-@click.command("evidence")
+@click.command("evidence", short_help="Write all that is recorded of one delivery, for a dispute.")
 @click.argument("reference", metavar="ID", callback=text)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; otherwise it is shown."

@@ -25,7 +25,7 @@ _QUESTIONS = (
 )
 
 
-@click.command()
+@click.command(short_help="Show who delivers an invoice, and which level decided it.")
 @click.argument("subject", metavar="ID|FILE", callback=text)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def explain(subject: str, as_json: bool) -> None:  # noqa: FBT001  # click's shape

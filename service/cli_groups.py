@@ -42,10 +42,10 @@ _as_csv = click.option("--csv", "as_csv", is_flag=True, help="Comma-separated va
 
 @click.group()
 def groups() -> None:
-    """Look at purchases that are billed together, by month or quarter."""
+    """Look at purchases that are billed together."""
 
 
-@groups.command("list")
+@groups.command("list", short_help="Show groups by issue date.")
 @_in_period
 @_of_customer
 @_as_json
@@ -66,7 +66,7 @@ def list_(*, period: "Period | None", customer: str | None, as_json: bool, as_cs
     _look(period, customer, tell)
 
 
-@groups.command()
+@groups.command(short_help="Add up what is not billed yet, by the day of its invoices.")
 @_in_period
 @_of_customer
 @_as_json
@@ -91,7 +91,7 @@ def forecast(*, period: "Period | None", customer: str | None, as_json: bool, as
     _look(period, customer, tell)
 
 
-@groups.command()
+@groups.command(short_help="Show one group and its purchases.")
 @click.argument("reference", metavar="[GROUP]", required=False, callback=text)
 @_in_period
 @_of_customer

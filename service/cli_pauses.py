@@ -11,7 +11,7 @@ from service.delivery import PROVIDER_LANE, Pause, Store
 _channel = click.argument("lane", metavar="CHANNEL", callback=text)
 
 
-@click.command()
+@click.command(short_help="Stop sending by a channel, or at all, until `resume`.")
 @_channel
 @click.option("--reason", required=True, callback=text, help="Why; it is recorded, and shown.")
 def pause(lane: str, reason: str) -> None:

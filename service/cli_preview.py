@@ -1,6 +1,5 @@
 """`preview`: mails, texts and pages as customers would get them, into a folder to look at."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +11,14 @@ if TYPE_CHECKING:
     from service.preview import Shown
 
 
-@click.command()
+@click.command(short_help="Render mails, texts and invoice pages, and send nothing.")
 @click.option("--kind", type=click.Choice(["mail", "sms", "page"]), help="One of these.  [default: all]")
 @click.option("--locale", metavar="L", help="A language there is a catalogue for.  [default: every one]")
 @click.option(
     "--transaction",
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A transaction as Dintero has it, JSON.  [default: sample data]",
+    help="A transaction as Dintero has it, JSON or TOML.  [default: sample data]",
 )
 @click.option(
     "--out",
@@ -53,13 +52,21 @@ def _shown(kind: str | None, locale: str | None, file: Path | None) -> "tuple[Sh
 
     settings = load(Need.RENDERING)
     from service import app  # noqa: PLC0415
-    from service.delivery import DeliveryFailure  # noqa: PLC0415
+    from service.cli_file import document_in  # noqa: PLC0415
+    from service.delivery import DeliveryFailure, TransientFailure  # noqa: PLC0415
+    from service.ordering import Mistaken  # noqa: PLC0415
 
     try:
-        document = json.loads(file.read_bytes()) if file else None
+        document = document_in(file) if file else None
         return app.preview(settings, kind=kind, locale=locale, document=document, read_at=now())
-    except (ValueError, OSError) as exc:
-        click.echo(f"{file or '--locale'}: {exc}", err=True)
+    except Mistaken as exc:
+        click.echo(str(exc), err=True)
+        raise click.exceptions.Exit(1) from None
+    except ValueError as exc:
+        click.echo(f"--locale: {exc}", err=True)
+        raise click.exceptions.Exit(1) from None
+    except TransientFailure:  # of an answer, it would be asked for again
+        click.echo(f"{file}: is no transaction of Dintero's.", err=True)
         raise click.exceptions.Exit(1) from None
     except DeliveryFailure as failure:
         click.echo(f"{file or 'It'}: cannot be rendered: {failure.reason}.", err=True)

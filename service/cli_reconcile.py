@@ -52,7 +52,7 @@ class _Looked:
         return tuple(one for one in self.found if one.holds is not None)
 
 
-@click.command()
+@click.command(short_help="Look for callbacks that never came.")
 @click.option(
     "--since",
     metavar="DATE",

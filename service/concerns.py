@@ -88,7 +88,7 @@ ABOUT: dict[Condition, About] = {
     Condition.UNCONFIRMED: About(
         title="Perhaps delivered",
         short="perhaps delivered",
-        meaning="The mail server took the message and its answer was lost. Ask it, or the customer, by the "
+        meaning="The message was handed over and the answer was lost. Ask the other side, or the customer, by the "
         "Message-ID that show tells; then say what you found.",
         mend=(
             "deliveries show ID",
@@ -140,7 +140,7 @@ ABOUT: dict[Condition, About] = {
     Condition.IN_DOUBT: About(
         title="Waiting to be sent once more",
         short="to be sent once more",
-        meaning="The answer of the mail server was lost; the same message goes out again by itself. Nothing to do.",
+        meaning="The answer to a message was lost; the same message goes out again by itself. Nothing to do.",
         mend=("deliveries show ID",),
         urgent=False,
     ),

@@ -1288,6 +1288,9 @@ class PageRenderer(Protocol):
     def missing(self, *, asked: str | None) -> str:
         """Return the page for what there is not."""
 
+    def unavailable(self, *, asked: str | None) -> str:
+        """Return the page for what cannot be answered just now."""
+
     def document_name(self, page: InvoicePage) -> str:
         """Return the file name of the invoice, in ASCII."""
 
@@ -1533,7 +1536,7 @@ class Store(Protocol):
         """Note that the document behind a link was asked for; only the first time counts."""
 
     async def renew_link(self, link: KeptLink, request: Request) -> bool:
-        """As `resend`, if the delivery is completed and no new link was asked for on this one's page for a day."""
+        """As `resend`, if the delivery is completed, not voided, and for a day no link was asked for on that page."""
 
     async def revoke_links(self, delivery_id: str, request: Request) -> int:
         """End what links of a delivery are in force; return how many. Raises `KeyError`."""
@@ -1548,7 +1551,7 @@ class Store(Protocol):
         """Forget what these links hold; their documents have been deleted."""
 
     async def known_links(self, token_hashes: Sequence[str]) -> frozenset[str]:
-        """Return which of these there are."""
+        """Return which of these there are that still hold something."""
 
     async def put_document(self, name: str, sealed: bytes) -> None:
         """As `Vault.put`, in the database."""

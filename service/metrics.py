@@ -35,6 +35,7 @@ ALARMS: Final = (
     "chore_failed",
     "content",
     "delivered_not_captured",
+    "document_unavailable",
     "failed",
     "group_differs",
     "group_not_billed",

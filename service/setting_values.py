@@ -1,6 +1,7 @@
 """What the text of one setting may be, and the value it becomes; each raises `ValueError` without the value."""
 
 import base64
+import importlib.util
 import ipaddress
 import math
 import re
@@ -336,10 +337,12 @@ def key(text: str) -> str:
 
 
 def link_store(text: str) -> str:
-    if text == "database" or "://" not in text:
+    if text == "database" or not re.match(r"[A-Za-z0-9+.-]+:", text):
         return text
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9._/-]*)?", text):
         raise ValueError("must be `database`, a folder, or s3://bucket/prefix")
+    if importlib.util.find_spec("obstore") is None:
+        raise ValueError("needs the extra s3: pip install 'merchant-delivery[s3]'")
     return text
 
 

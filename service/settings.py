@@ -1,5 +1,6 @@
 """One frozen Settings, read from the environment and `.env` at start; every mistake is reported at once."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import partial
@@ -44,7 +45,9 @@ _SECRETS = (
     *("smtp_oauth_client_secret", "smtp_oauth_refresh_token"),
     *("link_key", "receipts_email_secret"),
 )
+_SECRET_IN_PART = frozenset({"smtp_url", "database_url", "group_addresses"})  # their passwords; addresses go anyway
 _SECRET_ENDINGS = ("SECRET", "SECRETS", "TOKEN", "KEY", "PASSWORD")  # of the names of an outside channel's settings
+_NOT_GIVEN = "'', "  # among the words that a setting may be; nobody writes it
 _NO_SETTINGS = frozenset({"channel_settings", "warnings"})  # fields that nobody sets by their name
 
 
@@ -218,14 +221,19 @@ class Settings(BaseModel):
         relay = read.relay(secret.get_secret_value()) if secret is not None else None
         if relay is not None and relay.user and not relay.password and not has:
             raise ValueError(
-                f"{PREFIX}SMTP_URL has a user without a password: add it, or set {PREFIX}SMTP_OAUTH_TOKEN_URL"
+                f"{PREFIX}SMTP_URL: has a user without a password: add it, or set {PREFIX}SMTP_OAUTH_TOKEN_URL"
             )
         if not has:
             return value
-        if not {"token_url", "client_id"} <= has or not has & {"client_secret", "refresh_token"}:
-            raise ValueError("needs SMTP_OAUTH_TOKEN_URL, SMTP_OAUTH_CLIENT_ID, and a client secret or a refresh token")
+        lacking = {name: "is required" for name in ("token_url", "client_id") if name not in has}
+        if not has & {"client_secret", "refresh_token"}:
+            lacking["client_secret"] = f"or {PREFIX}SMTP_OAUTH_REFRESH_TOKEN is required"
+        if lacking:
+            given = f"{PREFIX}SMTP_OAUTH_{min(has).upper()}"
+            lines = [f"{PREFIX}SMTP_OAUTH_{name.upper()}: {why} with {given}" for name, why in lacking.items()]
+            raise ValueError("\n".join(lines))
         if relay is not None and (not relay.user or relay.password):
-            raise ValueError(f"needs a user without a password in {PREFIX}SMTP_URL, such as smtp://user@host:587")
+            raise ValueError(f"{PREFIX}SMTP_URL: needs a user without a password, such as smtp://user@host:587")
         return value
 
     @field_validator("smtp_url", "mail_from")
@@ -279,6 +287,23 @@ class Settings(BaseModel):
             raise ValueError("must name a mail address, for the channel email is in use")
         return value
 
+    @field_validator("channel_settings")
+    @classmethod
+    def _channels_have_theirs(cls, value: tuple[tuple[str, str], ...], info: ValidationInfo) -> Any:
+        """What the built-in channels miss comes together with all other mistakes."""
+        if info.context is Need.SERVE:
+            redirect = info.data.get("redirect_to") or Redirect()
+            mistakes = built_in.mistakes_in(
+                info.data.get("channels", ()),
+                environ=value,
+                public_url=info.data.get("public_url", ("https://localhost",))[0],
+                redirect_email=redirect.email,
+                redirect_phone=redirect.phone,
+            )
+            if mistakes:
+                raise ValueError("\n".join(mistakes))
+        return value
+
     @property
     def brand(self) -> Brand:
         """How the merchant shows itself, in one value."""
@@ -308,15 +333,8 @@ class Settings(BaseModel):
         """Every secret in clear, the passwords inside addresses too: for `privacy.scrub` and nothing else."""
         urls = [secret.get_secret_value() for secret in (self.smtp_url, self.database_url) if secret is not None]
         passwords = [word for url in urls if (word := _password(url))]
-        own = (self.client_secret, *self.signature_secrets, *self.webhook_secrets)
-        kept = (
-            self.alert_url,
-            self.link_key,
-            self.receipts_email_secret,
-            self.smtp_oauth_client_secret,
-            self.smtp_oauth_refresh_token,
-        )
-        own += tuple(secret for secret in kept if secret)
+        values = [getattr(self, name) for name in _SECRETS if name not in _SECRET_IN_PART]
+        own = [one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one is not None]
         secret = {PREFIX + name for name in built_in.setting_names(secret=True)}
         others = [t for full, t in self.channel_settings if full.endswith(_SECRET_ENDINGS) or full in secret]
         lists = [text for full, text in self.channel_settings if full.endswith("SECRETS")]
@@ -389,7 +407,8 @@ def load_settings(env: Mapping[str, str] | None = None, *, need: Need) -> Settin
     settings = None
     try:
         others = (*given.others, *own) if need is Need.SERVE else ()
-        settings = Settings.model_validate({**values, "channel_settings": others, "warnings": warnings})
+        given_too = {"channel_settings": others, "warnings": warnings}
+        settings = Settings.model_validate({**values, **given_too}, context=need)
     except ValidationError as exc:
         for full, why in _mistakes(exc):
             if not {full, f"{full}_FILE"} & mistakes.keys():
@@ -413,10 +432,16 @@ def _mistakes(exc: ValidationError) -> Iterator[tuple[str, str]]:
         if error["type"] == "missing":
             why = "is required"
         elif error["type"] in {"literal_error", "enum"}:
-            why = f"must be {error['ctx']['expected']}"
+            why = f"must be {error['ctx']['expected'].removeprefix(_NOT_GIVEN)}"
         else:
             why = str(cause) if cause is not None else error["msg"]
-        yield PREFIX + str(error["loc"][0]).upper(), why
+        yield from (_named(line, PREFIX + str(error["loc"][0]).upper()) for line in why.splitlines())
+
+
+def _named(line: str, field: str) -> tuple[str, str]:
+    """Return a mistake with the name that it is about: the field's, unless a rule across fields names another."""
+    named, colon, why = line.partition(": ")
+    return (named, why) if colon and re.fullmatch(rf"{PREFIX}[A-Z0-9_]+", named) else (field, line)
 
 
 def _password(url: str) -> str | None:

@@ -1,5 +1,6 @@
 """Where the documents behind links are kept, sealed: a bucket of S3-compatible storage (the extra `s3`)."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _AT_ONCE = 500
+_ABOUT = re.compile(r"Object at location \S+ not found: |Error performing \w+ https?:\S+ in \S+ (- )?")
 _PATIENCE = timedelta(seconds=20)  # for one request with its repeats; the caller has a schedule of its own
 
 
@@ -74,13 +76,11 @@ class BucketVault:
 async def open_bucket(url: str) -> AsyncIterator[BucketVault]:
     """Open the bucket and prefix of `s3://bucket/prefix`; keys, region and endpoint are in AWS_... of the environment.
 
-    Raises `PermanentFailure` when the extra is not installed or the address will not do.
+    Raises `PermanentFailure` when the address will not do.
     """
-    try:
-        import obstore  # noqa: PLC0415
-        from obstore.store import S3Store  # noqa: PLC0415
-    except ImportError as exc:
-        raise PermanentFailure("needs the extra s3: pip install 'merchant-delivery[s3]'") from exc
+    import obstore  # noqa: PLC0415  # the settings have looked whether it is there
+    from obstore.store import S3Store  # noqa: PLC0415
+
     try:
         bucket = S3Store.from_url(
             url,
@@ -98,5 +98,6 @@ def _failure(exc: Exception) -> TransientFailure:
 
 
 def _said(exc: Exception) -> str:
-    """Return the first line of what went wrong; the others tell of the library's own values."""
-    return scrub(str(exc).strip().partition("\n")[0][:300]) or type(exc).__name__
+    """Return the first line of what went wrong, without what it was about; the others tell of the library's values."""
+    first = _ABOUT.sub("", str(exc).strip().partition("\n")[0])
+    return scrub(first[:300]) or type(exc).__name__

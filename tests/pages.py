@@ -80,7 +80,7 @@ async def open_site(database_url: str, *, brand: Brand = BRAND, prefix: str = ""
             metrics=Metrics(),
             clock=clock,
             prefixes=(prefix,) if prefix else (),
-            pages=invoice_pages(links, open_pages(brand=brand, templates_dir=None, locale="nb"), clock),
+            pages=invoice_pages(links, open_pages(brand=brand, templates_dir=None, locale="nb"), Metrics(), clock),
         )
         with listen() as sock:
             async with serving(app, sock):

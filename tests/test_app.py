@@ -4,7 +4,7 @@ import base64
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -20,6 +20,7 @@ from service.settings import Need, SettingsError, load_settings
 from service.simulator.api import open_provider
 from service.simulator.mail import MailServer, open_mail_server
 from service.store import migrate as migrate_store
+from service.web.pages import NO_PAGE
 from tests.fakes import ACCOUNT, FakeChannel, MovedClock
 from tests.stage import Stage, environment, open_stage
 
@@ -216,6 +217,54 @@ async def test_a_wrong_template_is_found_at_start(tmp_path: Path) -> None:
     assert "no_such_variable" in str(found)
 
 
+MISFITS = {
+    "DELIVERY_LINK_KEY": base64.b64encode(bytes(32)).decode(),
+    "DELIVERY_RECEIPTS_EMAIL": "sendgrid",
+    "DELIVERY_RECEIPTS_EMAIL_SECRET": "no-such-k3y",
+}
+
+
+def misfits(tmp_path: Path) -> dict[str, str]:
+    """Return settings of the right form whose files will not do, and a key that is none."""
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "invoice.html").write_text("{{ no_such_variable }}")
+    (tmp_path / "routes.toml").write_text('[[rule]]\nchannels = ["pigeon"]\ncolour = 3\n')
+    places = {"DELIVERY_TEMPLATES_DIR": str(tmp_path), "DELIVERY_ROUTES_FILE": str(tmp_path / "routes.toml")}
+    return MISFITS | places
+
+
+async def test_all_that_does_not_fit_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - as above
+        async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=misfits(tmp_path)):
+            pass
+    found = _leaf(raised.value)
+    assert isinstance(found, SettingsError)
+    named = [line.partition(": ")[0] for line in found.mistakes]
+    assert named == [
+        *("DELIVERY_ROUTES_FILE", "DELIVERY_ROUTES_FILE"),
+        *("DELIVERY_RECEIPTS_EMAIL_SECRET", "DELIVERY_TEMPLATES_DIR"),
+    ]
+    assert not (tmp_path / "d.db").exists()
+
+
+async def test_check_finds_whatever_would_keep_the_service_from_starting(tmp_path: Path) -> None:
+    async with checked(tmp_path, **misfits(tmp_path)) as results:
+        assert "no_such_variable" in results["templates"].detail
+        assert "colour" in results["routes"].detail
+        assert "pigeon" in results["routes"].detail
+        assert "DELIVERY_RECEIPTS_EMAIL_SECRET" in results["receipts"].detail
+        assert not any(results[name].ok for name in ("templates", "routes", "receipts"))
+        assert "no-such-k3y" not in str(results)
+
+
+async def test_check_says_what_is_taken_of_rules_and_reports(tmp_path: Path) -> None:
+    (tmp_path / "routes.toml").write_text('[[rule]]\nchannels = ["email"]\n')
+    good = {"DELIVERY_RECEIPTS_EMAIL": "postmark", "DELIVERY_RECEIPTS_EMAIL_SECRET": "s" * 16}
+    async with checked(tmp_path, DELIVERY_ROUTES_FILE=str(tmp_path / "routes.toml"), **good) as results:
+        assert (results["routes"].ok, results["routes"].detail) == (True, "1 rule, then CHANNELS")
+        assert (results["receipts"].ok, results["receipts"].detail) == (True, "taken at /receipts/email")
+
+
 def _leaf(raised: BaseException) -> BaseException:
     while isinstance(raised, BaseExceptionGroup):
         raised = raised.exceptions[0]
@@ -256,12 +305,14 @@ async def test_check_keeps_a_document_where_those_behind_links_are_kept(tmp_path
     assert not [file for _, _, files in os.walk(tmp_path / "links") for file in files]
 
 
-async def test_the_place_of_invoice_pages_is_known_from_another(tmp_path: Path) -> None:
-    async with open_stage(f"sqlite:///{tmp_path}/d.db") as stage:
-        reach = partial(stage.app.payments.reach, refused_by=(404,))
-        assert await reach(f"{stage.url}/i/") == f"{stage.url}/i/ leads here"
+@pytest.mark.parametrize("key", [KEY, ""])
+async def test_the_place_of_invoice_pages_is_known_from_another(tmp_path: Path, key: str) -> None:
+    async with open_stage(f"sqlite:///{tmp_path}/d.db", settings={"DELIVERY_LINK_KEY": key}) as stage:
+        reach = partial(stage.app.payments.reach, method="POST", refused_by=(405,))
+        with nullcontext() if key else pytest.raises(DeliveryFailure):  # without a key `serve` has no pages
+            assert await reach(f"{stage.url}{NO_PAGE}") == f"{stage.url}{NO_PAGE} leads here"
         with pytest.raises(DeliveryFailure):
-            await reach(f"{stage.running.url}/i/")
+            await reach(f"{stage.running.url}{NO_PAGE}")
 
 
 async def test_templates_of_ones_own_channel_are_tried_at_start(

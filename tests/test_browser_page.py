@@ -171,6 +171,7 @@ async def test_an_expired_link_is_renewed_by_its_button(site: Site, scripts: boo
         await page.get_by_role("heading", name="Vi har mottatt forespørselen din").wait_for()
         await shot(page, "renewed")
         assert page.url == f"{site.url}/i/{token}"
+        assert (await page.title()).startswith("Vi har mottatt forespørselen din")
     (delivery,) = await site.store.find(site.delivery.id)
     assert (delivery.outcome, delivery.round) == (Outcome.OPEN, 1)
 

@@ -109,6 +109,15 @@ def test_a_record_that_is_not_there_yet_does_too(
     assert ingest(MAIL).exit_code == 75
 
 
+def test_a_record_that_may_not_be_looked_at_does_too(record_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mail server runs what it pipes to as nobody, who may not even see whether the file is there."""
+    assert record_url
+    monkeypatch.setenv("DELIVERY_DATABASE_URL", f"sqlite:////{'x' * 300}.db")  # no right is needed to be told no
+    result = ingest(MAIL)
+    assert (result.exit_code, result.stdout) == (75, "")
+    assert "The record cannot be used" in result.stderr
+
+
 def test_an_account_is_needed(record_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert record_url
     monkeypatch.delenv("DELIVERY_ACCOUNT_ID")

@@ -94,7 +94,7 @@ async def visit(tmp_path: Path) -> AsyncIterator[Visit]:
         )
         mail.arrived, sms.arrived, erp.arrived = stage.arrived, stage.texted, stage.posted
         await stack.enter_async_context(serving(site(stage), sock))
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, base_url=url))
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, base_url=url, timeout=60))
         work = asyncio.create_task(service.run())
         yield Visit(stage=stage, http=http)
         work.cancel()

@@ -105,7 +105,7 @@ async def closed(stage: Stage) -> list[dict[str, Any]]:
 
 
 async def page_of(stage: Stage) -> str:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         return str((await http.get(f"{stage.url}/demo/groups")).text)
 
 

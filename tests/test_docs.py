@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +13,18 @@ import click
 import pytest
 import yaml
 
+from service.channels import BUILT_IN
+from service.channels.http import open_http
 from service.cli import cli
 from service.delivery import Counts, DecidedBy, Delivery, DeliveryFailure, Outcome, Proof, Result, Step
+from service.dintero.webhook import WEBHOOK_PATH
 from service.metrics import CALLBACK_RESULTS, Metrics
 from service.record_json import delivery_json
+from service.routing import read_routes
 from service.settings import Need, Settings, load_settings, secret_names, setting_names
+from service.web.pages import NO_PAGE
+from tests.test_http_channel import composed
+from tests.test_http_channel import context as erp
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -125,6 +133,14 @@ def test_every_command_and_option_is_there(name: str, command: click.Command) ->
     assert not [option for option in options if option not in told]
 
 
+@pytest.mark.parametrize(
+    "group", [cli, *(one for one in cli.commands.values() if isinstance(one, click.Group))], ids=str
+)
+def test_no_line_of_a_list_of_commands_is_cut_off(group: click.Group) -> None:
+    told = group.get_help(click.Context(group, terminal_width=80))
+    assert not [line for line in told.partition("Commands:")[2].splitlines() if line.endswith("...")]
+
+
 def test_no_command_is_there_that_does_not_exist() -> None:
     known = {name for name, _ in commands(cli, "merchant-delivery")} | {"merchant-delivery"}
     known |= {name.rpartition(" ")[0] for name in known}  # a group, before its own commands
@@ -166,6 +182,56 @@ def test_every_failure_of_a_channel_is_there() -> None:
 def test_links_lead_somewhere() -> None:
     missing = [to for to in re.findall(r"\]\(((?!http)[^)#]+)\)", README) if not (REPOSITORY / to).exists()]
     assert not missing
+
+
+def test_anchors_lead_to_headings() -> None:
+    prose = re.sub(r"^ *```.*?^ *```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    heads = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    there = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    assert not set(re.findall(r"\]\(#([^)]+)\)", README)) - there
+
+
+def test_diagrams_quote_what_their_labels_may_not_hold() -> None:
+    """A bracket inside a label that is not quoted is a diagram that cannot be drawn."""
+    diagrams = re.findall(r"^```mermaid\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(diagrams) == 2
+    for diagram in diagrams:
+        labels = re.findall(r"\w+(?:\(\[|[\[{(])([^\n]*?)(?:\]\)|[\]})])(?= |$)", diagram, re.MULTILINE)
+        assert len(labels) > 5
+        assert not [label for label in labels if re.search(r"[][(){}]", label) and not re.fullmatch('".*"', label)]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    listed = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    listed += [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
+    names = {re.match(r"[\w-]+", one)[0] for one in listed if not one.startswith("types-")}  # type: ignore[index]
+    told = section("Why it is so").lower()
+    assert not [name for name in names if name not in told and name.removesuffix("lite") not in told]
+
+
+def test_every_path_of_the_public_port_is_let_through() -> None:
+    told = section("2. Let Dintero reach it, and nobody reach more")
+    table, _, proxy = told.partition("```")
+    for path in ("/callback", NO_PAGE, "/receipts/", WEBHOOK_PATH):
+        assert f"`{path}" in table
+        assert path in proxy
+
+
+def test_example_of_rules_is_read() -> None:
+    rules = read_routes(
+        block(section("Which channel, and what when it fails"), "toml"), default=(), known=list(BUILT_IN)
+    )
+    assert len(rules.rules) == 4
+
+
+async def test_example_of_what_an_erp_gets_is_what_it_gets() -> None:
+    async with open_http(erp("https://erp.example/in")) as channel:
+        said = json.loads(composed(channel).content)
+    told = json.loads(block(section("To an ERP, or any URL"), "json"))
+    assert list(told) == list(said)
+    for name in ("buyer", "seller", "document"):
+        assert list(told[name]) == list(said[name])
 
 
 def test_callback_url_is_the_one_to_register() -> None:

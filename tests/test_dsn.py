@@ -1,5 +1,6 @@
 """Bounces as mails: only delivery status notifications, only of mails of ours; and the envelope id on the way out."""
 
+import base64
 import email
 import email.policy
 from datetime import UTC, datetime
@@ -109,6 +110,12 @@ def test_actions(action: str, fate: Fate | None) -> None:
     assert [report.fate for report in reports] == ([] if fate is None else [fate])
 
 
+def test_a_mail_as_a_pipe_gets_it() -> None:
+    """Postfix puts a line before it, and ends lines as files do."""
+    piped = f"From MAILER-DAEMON  Sun Nov 22 11:00:00 2026\n{BOUNCE}".encode()
+    assert reports_in(piped, "email") == read(BOUNCE)
+
+
 def test_an_envelope_id_alone_will_do() -> None:
     (report,) = read(BOUNCE.replace(f"Message-ID: {OURS}\n", ""))
     assert report.reference == KEY
@@ -119,9 +126,65 @@ def test_a_message_id_alone_will_do() -> None:
     assert report.reference == OURS
 
 
-def test_a_mail_that_is_sent_back_whole_will_do() -> None:
-    (report,) = read(BOUNCE.replace("text/rfc822-headers", "message/rfc822"))
+@pytest.mark.parametrize(
+    "kind", ["message/rfc822", "message/rfc822-headers", "message/global", "message/global-headers"]
+)
+def test_a_mail_may_be_sent_back_in_other_kinds_of_parts(kind: str) -> None:
+    (report,) = read(BOUNCE.replace("text/rfc822-headers", kind).replace(f"Original-Envelope-Id: {KEY}\n", ""))
     assert report.reference == OURS
+
+
+def in_base64(kind: str) -> str:
+    """Return the bounce with the content of its part of this kind encoded, as RFC 6533 allows."""
+    head, found, rest = BOUNCE.partition(f"Content-Type: {kind}\n\n")
+    content, end, tail = rest.partition("\n--B")
+    encoded = base64.encodebytes(content.encode()).decode()
+    return f"{head}{found.rstrip()}\nContent-Transfer-Encoding: base64\n\n{encoded}{end}{tail}"
+
+
+@pytest.mark.parametrize("kind", ["message/delivery-status", "message/global-delivery-status"])
+def test_a_status_may_be_encoded_and_in_utf_8(kind: str) -> None:
+    text = in_base64("message/delivery-status").replace("message/delivery-status", kind)
+    (report,) = read(text)
+    assert (report.reference, report.fate) == (OURS, Fate.FAILED)
+    plain = BOUNCE.replace("message/delivery-status", kind).replace(
+        f"rfc822;{ADDRESS}", "utf-8; k\u00e5re@bl\u00e5.example"
+    )
+    assert [found.fate for found in read(plain)] == [Fate.FAILED]
+
+
+def test_what_is_sent_back_may_be_encoded() -> None:
+    text = in_base64("text/rfc822-headers").replace("text/rfc822-headers", "message/global")
+    (report,) = read(text.replace(f"Original-Envelope-Id: {KEY}\n", ""))
+    assert report.reference == OURS
+
+
+def test_a_mail_of_ours_that_somebody_forwarded_did_not_bounce() -> None:
+    """A colleague's mail bounces, with our invoice attached to it: the customer has the invoice."""
+    ours = f"Content-Type: message/rfc822\n\nMessage-ID: {OURS}\n\nFaktura\n"
+    forwarded = f"""\
+Content-Type: message/rfc822
+
+From: kari@butikken.example
+Message-ID: <other@butikken.example>
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="C"
+
+--C
+{ours}
+--C--
+"""
+    head, _, _ = BOUNCE.replace(f"Original-Envelope-Id: {KEY}\n", "").partition("Content-Type: text/rfc822-headers")
+    assert read(f"{head}{ours}\n--B--\n") != ()
+    assert read(f"{head}{forwarded}\n--B--\n") == ()
+
+
+@pytest.mark.parametrize(
+    "part", ["Content-Type: message/rfc822\n\n", 'Content-Type: multipart/report; boundary="B"\n\n--B\n']
+)
+def test_parts_within_parts_are_not_followed(part: str) -> None:
+    assert read(f'Content-Type: multipart/report; boundary="B"\n\n--B\n{part * 3000}') == ()
+    assert read(f'Content-Type: multipart/report; boundary="B"\n\n{"--B" + chr(10)}' * 3000) == ()
 
 
 def test_headers_may_be_sent_back_encoded() -> None:
@@ -164,8 +227,10 @@ def test_each_delay_is_a_report_and_each_failure_is_one() -> None:
     assert len({read(text)[0].event_id for text in (BOUNCE, delayed, again)}) == 3
 
 
-def test_a_date_that_cannot_be_read_is_none() -> None:
-    (report,) = read(BOUNCE.replace("Sun, 22 Nov 2026 11:00:00 +0100", "yesterday"))
+@pytest.mark.parametrize("date", ["yesterday", "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_a_date_that_cannot_be_read_is_none(date: str) -> None:
+    """Nor one that the record could keep and never show: whoever asks for the delivery would meet it."""
+    (report,) = read(BOUNCE.replace("Sun, 22 Nov 2026 11:00:00 +0100", date))
     assert report.at is None
 
 

@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.channels.email import queue_id
 from service.delivery import Fate, Forged, Report, ReportRequest, Stale, TransientFailure, Unusable
 from service.receipts import PROVIDERS, EmailReports, open_email_reports
-from service.receipts.amazon import Amazon
+from service.receipts.amazon import Amazon, open_fetcher
 from service.receipts.esp import Generic, Mailgun, Postmark, SendGrid
 from service.receipts.events import Provider
 from service.settings import Settings
+from tests.servers import Reply, Seen, serve
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 KEY = "0123456789abcdef" * 2
@@ -95,9 +97,15 @@ async def test_postmark_words(changed: dict[str, str], fate: Fate | None) -> Non
 
 
 async def test_postmark_names_our_message_where_its_metadata_does() -> None:
-    said = POSTMARK | {"Metadata": {"other": "x", "id": OURS}}
+    said = POSTMARK | {"Metadata": {"other": "x", "delivery": KEY}}
     (report,) = await read(Postmark(SECRET), asked(said, query=f"secret={SECRET}"))
-    assert report.reference == OURS
+    assert report.reference == KEY
+
+
+@pytest.mark.parametrize("metadata", [{}, [], None, {"delivery": "42"}, {"delivery": {"x": KEY}}])
+async def test_postmark_has_an_id_of_its_own_besides(metadata: Any) -> None:
+    (report,) = await read(Postmark(SECRET), asked(POSTMARK | {"Metadata": metadata}, query=f"secret={SECRET}"))
+    assert report.reference == POSTMARK["MessageID"]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
@@ -180,6 +188,30 @@ async def test_what_is_about_a_blind_copy_is_left_out() -> None:
     assert await read(Generic(SECRET), asked(said, query=f"secret={SECRET}")) == ()
 
 
+async def test_an_odd_event_does_not_keep_the_others_out() -> None:
+    good = {"event_type": "bounced", "message_id": OURS}
+    said = [{"event_type": "bounced"}, good, None, {"event_type": "bounced", "message_id": [OURS]}]
+    assert len(await read(Generic(SECRET), asked(said, query=f"secret={SECRET}"))) == 1
+
+
+async def test_none_of_many_events_is_dropped() -> None:
+    said = [{"event_type": "bounced", "message_id": OURS, "event_id": str(number)} for number in range(6000)]
+    assert len(await read(Generic(SECRET), asked(said, query=f"secret={SECRET}"))) == 6000
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\0", "\ud800@x.example"])
+async def test_what_no_database_takes_is_no_bug(odd: str) -> None:
+    said = [{"event_type": "bounced", "message_id": OURS, "recipient": odd, "description": odd}, {"message_id": odd}]
+    (report,) = await read(Generic(SECRET), asked(said, query=f"secret={SECRET}"))
+    assert report.reference == OURS
+
+
+async def test_a_short_name_before_the_at_does_not_hide_the_word_for_what_happened() -> None:
+    said = {"event_type": "bounced", "message_id": OURS, "recipient": "b@x.example", "description": "550 b@x.example"}
+    (report,) = await read(Generic(SECRET), asked(said, query=f"secret={SECRET}"))
+    assert report.detail == "bounced: 550 ***"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"{}", b"null", b'{"event_type": 1, "message_id": []}'])
 async def test_what_cannot_be_read_is_unusable(content: bytes) -> None:
     with pytest.raises(Unusable):
@@ -225,6 +257,13 @@ async def test_sendgrid_words() -> None:
         f"sendgrid:sg-{word}": fate for word, fate in words.items()
     }
     assert {report.reference for report in reports} == {OURS}
+
+
+async def test_sendgrid_names_its_own_id_where_it_does_not_name_ours() -> None:
+    """Its events may come without `smtp-id`; the first part of its own id is in its reply to the mail."""
+    said = sendgrid_event("bounce", **{"smtp-id": "", "sg_message_id": "6tmhBlhcQvqfCFwQRLtGSw.recvd-5f5-1-5.0"})
+    (report,) = await read(SendGrid(SENDGRID_PUBLIC), sendgrid(said, sendgrid_event("bounce", **{"smtp-id": None})))
+    assert report.reference == queue_id("Ok: queued as 6tmhBlhcQvqfCFwQRLtGSw")
 
 
 async def test_sendgrid_must_sign_this_body_at_this_time() -> None:
@@ -316,6 +355,8 @@ async def test_mailgun_must_sign(said: Any) -> None:
 # --- SES -------------------------------------------------------------------------------------------------------------
 
 TOPIC = "arn:aws:sns:eu-north-1:123456789012:bounces"
+# What anybody had SNS keep, it gives back to whoever asks by a signed address: a certificate of one's own as well.
+API_URL = "https://sns.eu-north-1.amazonaws.com/?Action=GetEndpointAttributes&X-Amz-Signature=a&x=.pem"
 CERTIFICATE_URL = "https://sns.eu-north-1.amazonaws.com/SimpleNotificationService-abc.pem"
 AMAZON_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -437,6 +478,9 @@ FORGED = {
     "a bucket": resigned(notified(BOUNCE), SigningCertURL="https://evil.s3.amazonaws.com/a.pem"),
     "a user": resigned(notified(BOUNCE), SigningCertURL="https://sns.eu-north-1.amazonaws.com@evil.example/a.pem"),
     "another port": resigned(notified(BOUNCE), SigningCertURL="https://sns.eu-north-1.amazonaws.com:8443/a.pem"),
+    "a path besides": resigned(notified(BOUNCE), SigningCertURL=f"{CERTIFICATE_URL}?Action=GetEndpointAttributes"),
+    "a space before it": resigned(notified(BOUNCE), SigningCertURL=f" {CERTIFICATE_URL}"),
+    "a line after it": resigned(notified(BOUNCE), SigningCertURL=f"{CERTIFICATE_URL}\n"),
     "no port": resigned(notified(BOUNCE), SigningCertURL="https://sns.eu-north-1.amazonaws.com:x/a.pem"),
     "no object": [],
 }
@@ -448,6 +492,14 @@ async def test_ses_forgeries(said: Any) -> None:
     with pytest.raises(Forged):
         await read(Amazon(topic=TOPIC, fetch=web.fetch), asked(said))
     assert set(web.asked) <= {CERTIFICATE_URL}
+
+
+async def test_ses_certificate_that_the_api_gives_back_is_nobodys() -> None:
+    web, key = Web(), rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    web.pages[API_URL] = b"<Answer>" + certificate(key) + b"</Answer>"  # what reads certificates passes over the rest
+    said = notified(BOUNCE, SigningCertURL=API_URL)
+    with pytest.raises(Forged, match="not_amazons_address"):
+        await read(Amazon(topic=TOPIC, fetch=web.fetch), asked(said | {"Signature": signed(said, key)}))
 
 
 async def test_ses_certificate_of_another_key_expired_or_none() -> None:
@@ -478,11 +530,32 @@ async def test_ses_subscription_is_confirmed_at_amazon_only() -> None:
     provider = Amazon(topic=TOPIC, fetch=web.fetch)
     assert await read(provider, asked(subscription(good))) == ()
     assert web.asked == [CERTIFICATE_URL, good]
-    with pytest.raises(Forged):
-        await read(provider, asked(subscription("https://evil.example/")))
+    for other in ("https://evil.example/", good.replace("Confirm", "Un"), good.replace("?", "x?"), f"{good}\n"):
+        with pytest.raises(Forged):
+            await read(provider, asked(subscription(other)))
     with pytest.raises(Forged):
         await read(provider, asked(subscription(good) | {"Token": "other"}))
     assert web.asked == [CERTIFICATE_URL, good]
+
+
+async def test_what_is_fetched_is_small_and_where_it_was_asked_for() -> None:
+    answers = {
+        "/fine": Reply(body=b"x" * 100_000),
+        "/moved": Reply(status=302, headers={"location": "/fine"}),
+        "/missing": Reply(status=404),
+        "/large": Reply(body=b"x" * 100_001),
+        "/lost": Reply(cut=0),
+    }
+
+    async def handle(seen: Seen) -> Reply:
+        return answers[seen.target]
+
+    async with serve(handle) as server, open_fetcher() as fetch:
+        assert len(await fetch(f"{server.url}/fine")) == 100_000
+        for path in ("/moved", "/missing", "/large", "/lost"):
+            with pytest.raises(TransientFailure):
+                await fetch(f"{server.url}{path}")
+    assert [seen.target for seen in server.seen] == list(answers)
 
 
 @pytest.mark.parametrize("content", ["Successfully validated SNS topic for Amazon SES event publishing.", "[]", "{}"])
@@ -492,10 +565,11 @@ async def test_ses_other_words_are_no_events(content: str) -> None:
 
 # --- all of them -----------------------------------------------------------------------------------------------------
 
+WORDS = ("event_type", "message_id", "recipient", "event", "smtp-id", "email", "message", "headers", "message-id")
 SECRETS = {"sendgrid": SENDGRID_PUBLIC, "ses": TOPIC}
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*POSTMARK, *BOUNCE, "x"]), inner),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("\0\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*POSTMARK, *BOUNCE, *WORDS]), inner),
     max_leaves=10,
 )
 

@@ -28,7 +28,7 @@ from service.delivery import (
     UnconfirmedFailure,
 )
 from service.routing import E_INVOICES_IN_NORWAY_FROM, Routes, read_routes
-from tests.fakes import ACCOUNT, FakeChannel, FakeLinks, a_transaction
+from tests.fakes import ACCOUNT, PDF, FakeChannel, FakeLinks, a_transaction
 from tests.store_values import request
 from tests.workbench import ID, RULES, Bench
 
@@ -274,6 +274,31 @@ async def test_what_the_relay_finds_too_large_goes_behind_a_link(bench: Bench) -
     delivery = await delivered(bench)
     assert (delivery.outcome, len(bench.channel.sent)) == (Outcome.COMPLETED, 1)
     assert b"https://x.example/i/" in bench.channel.sent[0].content
+
+
+async def test_what_is_no_message_has_no_smaller_shape(bench: Bench) -> None:
+    """An endpoint that is posted the document itself (http with base64), and answers 413."""
+    bench.links = FakeLinks()
+    bench.channel.template = ""
+    bench.channel.plan = [MessageTooLarge("the endpoint answered 413"), GONE]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "the endpoint answered 413")
+    assert bench.channel.plan == [GONE]  # it was asked once
+
+
+async def test_without_a_key_what_the_relay_finds_too_large_has_failed(bench: Bench) -> None:
+    bench.channel.plan = [MessageTooLarge("552 5.3.4 too big")]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "552 5.3.4 too big")
+
+
+@pytest.mark.parametrize("less", [0, 1])
+async def test_a_document_of_the_largest_size_still_goes_along(bench: Bench, less: int) -> None:
+    bench.links = FakeLinks()
+    bench.channel.largest_document = len(PDF) - less
+    delivery = await delivered(bench)
+    assert (delivery.outcome, list(bench.links.kept)) == (Outcome.COMPLETED, [ID] * less)
+    assert (PDF in bench.channel.sent[0].content) is (less == 0)
 
 
 async def test_without_a_key_there_are_no_links(bench: Bench) -> None:

@@ -6,16 +6,19 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+import trustme
 
-from service.channels import SETTINGS
+from service.channels import SETTINGS, UnusableSettings
 from service.channels.http import HttpChannel, endpoint_of, open_http
 from service.channels.private_addresses import NotPublic, addresses_of, is_public
 from service.delivery import (
@@ -245,6 +248,28 @@ async def test_a_lost_answer_is_in_doubt() -> None:
         assert len(server.seen) == 1
 
 
+async def test_an_answer_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 X\r\n")
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"a: b\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        ended.set()
+
+    monkeypatch.setattr("service.channels.http._WHOLE", 0.3)
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server, open_http(context(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")) as channel:
+        async with asyncio.timeout(30):
+            assert type(await failure(channel)) is UnconfirmedFailure
+            await ended.wait()
+
+
 async def test_nobody_there_is_our_own_trouble() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -308,6 +333,7 @@ async def test_a_cancelled_send_leaves_the_channel_fit_for_the_next() -> None:
         *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
         *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1"),
         *("::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "::127.0.0.1", "192.0.2.1", "2001:db8::1"),
+        *("fec0::1", "64:ff9b:1::a00:1", "::ffff:0:10.0.0.1", "::8.8.8.8", "5f00::1", "4000::1", "240.0.0.1"),
     ],
 )
 def test_addresses_that_are_not_out_on_the_internet(address: str) -> None:
@@ -329,6 +355,35 @@ async def test_a_private_address_is_refused_after_resolution() -> None:
     assert type(found) is AccountFailure
     assert "HTTP_ALLOW_PRIVATE" in found.reason
     assert not server.seen
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]", "[::1]"])
+async def test_an_address_in_other_words_is_seen_through(host: str) -> None:
+    async with open_http(context(f"https://{host}:9/", HTTP_ALLOW_PRIVATE="false")) as channel:
+        found = await failure(channel)
+    assert type(found) is AccountFailure
+    assert "private address" in found.reason or "no address" in found.reason
+
+
+@pytest.mark.parametrize("host", ["a..example", f"{'a' * 64}.example"])
+async def test_a_host_that_is_no_name_is_our_own_trouble(host: str) -> None:
+    async with open_http(context(f"https://{host}/")) as channel:
+        assert type(await failure(channel)) is AccountFailure
+
+
+async def test_a_name_is_asked_for_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own spelling of the second is `strasse.example`, which may be somebody else's."""
+    asked: list[object] = []
+
+    def answers(host: object, *_: object, **__: object) -> Any:
+        asked.append(host)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    for host in ("bl\u00e5b\u00e6r.example", "stra\u00dfe.example"):
+        async with open_http(context(f"https://{host}/")) as channel:
+            await failure(channel)
+    assert asked == ["xn--blbr-roah.example", "xn--strae-oqa.example"]
 
 
 async def test_one_private_address_spoils_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,6 +412,29 @@ async def test_the_connection_goes_to_the_address_that_was_looked_at(monkeypatch
     assert server.seen[-1].headers["host"] == f"erp.example:{server.port}"
 
 
+@pytest.mark.parametrize(("named", "fits"), [("erp.example", True), ("other.example", False), ("127.0.0.1", False)])
+async def test_the_certificate_must_be_the_hosts_though_an_address_is_asked(
+    monkeypatch: pytest.MonkeyPatch, named: str, fits: bool
+) -> None:
+    real: Callable[..., Any] = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **more: real("127.0.0.1", *rest, **more))
+    authority, theirs, ours = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert(named).configure_cert(theirs)
+    authority.configure_trust(ours)
+
+    async def handler(_: Seen) -> Reply:
+        return Reply(status=200)
+
+    async with serve(handler, tls=theirs) as server, httpx.AsyncClient(trust_env=False, verify=ours) as client:
+        given = {"HTTP_URL": f"https://erp.example:{server.port}/", "HTTP_SECRETS": "s", "HTTP_ALLOW_PRIVATE": "true"}
+        channel = HttpChannel(account_id=ACCOUNT, endpoint=endpoint_of(given), client=client, clock=MovedClock())
+        if fits:
+            await channel.send(composed(channel))
+        else:
+            assert "certificate" in (await failure(channel)).reason.lower()
+    assert len(server.seen) == fits
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +454,13 @@ def test_wrong_settings_are_named(changed: dict[str, str], named: str) -> None:
     with pytest.raises(ValueError, match=f"DELIVERY_{named}") as caught:
         endpoint_of({"HTTP_URL": "https://erp.example/in", "HTTP_SECRETS": "s3cret"} | changed)
     assert "pa55" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(UnusableSettings) as caught:
+        endpoint_of({"HTTP_URL": "ftp://erp.example/", "HTTP_DOCUMENT": "paper", "HTTP_ALLOW_PRIVATE": "maybe"})
+    named = {line.partition(": ")[0] for line in caught.value.mistakes}
+    assert named == {f"DELIVERY_HTTP_{name}" for name in ("URL", "SECRETS", "DOCUMENT", "ALLOW_PRIVATE")}
 
 
 def test_settings_reach_the_channel_and_nobody_warns_of_them(tmp_path: Any) -> None:

@@ -150,7 +150,7 @@ MAY: dict[str, set[str]] = {
         *NOUNS,
         *("app", "cli_choice", "cli_frame", "cli_progress", "reconcile", "record_json", "settings", "terminal"),
     },
-    "cli_preview": {*NOUNS, "app", "cli_frame", "preview", "settings", "terminal"},
+    "cli_preview": {*NOUNS, "app", "cli_file", "cli_frame", "ordering", "preview", "settings", "terminal"},
     "cli_routes": {*NOUNS, "app", "cli_choice", "cli_explain", "cli_frame", "settings"},
     "cli_schedule": {*NOUNS, "cli_frame", "grouping", "terminal"},
     "cli_statement": {

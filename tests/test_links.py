@@ -51,6 +51,14 @@ class BrokenVault(DatabaseVault):
         raise TransientFailure("no room")
 
 
+@dataclass(frozen=True, slots=True)
+class ForgetfulVault(DatabaseVault):
+    """Takes what it is given, and has nothing when it is asked."""
+
+    async def get(self, name: str) -> bytes | None:
+        return None
+
+
 def made(store: SqlStore, clock: MovedClock, *, vault: Vault | None = None, **changed: Any) -> InvoiceLinks:
     values: dict[str, Any] = {
         "seal": Seal(key=KEY),
@@ -178,6 +186,14 @@ async def test_a_document_that_cannot_be_kept_leaves_no_link(ground: Ground) -> 
     assert await ground.rows() == ()
 
 
+async def test_a_place_that_gives_back_nothing_is_no_place(ground: Ground) -> None:
+    await ground.links.probe(ACCOUNT)
+    forgetful = made(ground.store, ground.clock, vault=ForgetfulVault(store=ground.store))
+    with pytest.raises(TransientFailure, match="cannot be read again"):
+        await forgetful.probe(ACCOUNT)
+    assert await ground.documents() == ()
+
+
 async def test_what_could_not_be_shown_gets_no_link(ground: Ground) -> None:
     for missing in ("invoice_number", "amount", "currency"):
         with pytest.raises(PermanentFailure):
@@ -236,6 +252,17 @@ async def test_what_is_sent_again_lasts_for_a_while_from_then(ground: Ground) ->
     assert await ground.link(due_date=None) == token
     ground.clock.advance(13 * 86400)
     assert (await ground.look(token)).page is not None
+
+
+async def test_the_document_goes_along_to_the_link_that_takes_the_place_of_one_just_over(ground: Ground) -> None:
+    old = await ground.link(due_date=None)
+    ground.clock.advance(60 * 86400 + 60)
+    late = MovedClock()  # of the process; by the database's the old one is over
+    late.advance(60 * 86400 - 60)
+    sold = replace(TRANSACTION, due_date=None)
+    new = (await made(ground.store, late).link(ground.delivery, sold, PDF, locale="nb")).rpartition("/")[2]
+    assert new != old
+    assert await ground.links.document(await ground.look(new), opened=False) == PDF
 
 
 async def test_it_does_not_become_shorter_by_a_repeat(ground: Ground) -> None:
@@ -311,6 +338,13 @@ async def test_what_was_stopped_or_needs_a_person_stays_as_it_is(
     assert (await ground.rows())[0].renewed_at is None
 
 
+async def test_an_invoice_that_is_void_is_not_sent_again(store: SqlStore, clock: MovedClock) -> None:
+    ground = Ground(store, clock, made(store, clock), await closed(store, voided_at=AT))
+    await ground.links.renew(await expired(ground))
+    delivery = await only(store)
+    assert (delivery.outcome, delivery.round) == (Outcome.COMPLETED, 0)
+
+
 # --- the end of it ---------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +363,13 @@ async def test_a_revoked_link_is_as_unknown_and_a_resend_gets_another(ground: Gr
     assert await ground.link() != token
 
 
+async def test_what_is_over_is_not_revoked(ground: Ground) -> None:
+    await expired(ground)
+    before = await ground.store.history(ground.delivery.id)
+    assert await ground.store.revoke_links(ground.delivery.id, request()) == 0
+    assert await ground.store.history(ground.delivery.id) == before
+
+
 @pytest.mark.parametrize("way", ["expired", "revoked"])
 async def test_what_is_behind_it_is_deleted_then(ground: Ground, way: str) -> None:
     token = await ground.link(due_date=None)
@@ -343,7 +384,9 @@ async def test_what_is_behind_it_is_deleted_then(ground: Ground, way: str) -> No
     visit = await ground.links.look(token)
     assert (visit is None) is (way == "revoked")
     assert visit is None or visit.page is None
+    await ground.links.vault.put(row.document_name, b"sealed")  # by a repeat just then, or from a backup of a folder
     await ground.tidy()
+    assert await ground.documents() == ()
 
 
 async def test_what_is_in_use_is_left_alone(ground: Ground) -> None:

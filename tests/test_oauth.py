@@ -102,6 +102,50 @@ async def test_a_refresh_token_and_a_scope_are_sent() -> None:
     assert (form["grant_type"], form["refresh_token"], form["scope"]) == ("refresh_token", "r3fresh", "mail")
 
 
+async def test_the_newest_refresh_token_is_the_one_that_is_used() -> None:
+    """Some endpoints give another with each access token, and take the earlier one no more."""
+    async with opened(refresh_token="r3fresh-1") as scene:
+        scene.peer.say("AUTH", *["235 2.7.0 accepted"] * 5)
+        names: list[Any] = ["r3fresh-2", "", []]
+        given = [{"access_token": "tOkEn-1", "expires_in": 1, "refresh_token": name} for name in names]
+        scene.endpoint.plan = [*map(json_reply, given), json_reply({"error": "invalid_grant"}, 400)]
+        for _ in range(3):
+            await scene.channel.check()
+        await failure(scene)
+        await scene.channel.check()
+    used = [form["refresh_token"] for form in scene.endpoint.forms]
+    assert used == ["r3fresh-1", "r3fresh-2", "r3fresh-2", "r3fresh-2", "r3fresh-1"], (
+        "after a refusal, the one that is set"
+    )
+
+
+@pytest.mark.parametrize("said", ["501 5.5.4 cannot read {}", "535 5.7.8 no {}", "554 5.7.0 {}"])
+async def test_a_relay_that_quotes_what_it_was_shown_tells_nobody(scene: Scene, said: str) -> None:
+    shown = [
+        base64.b64encode(f"user=faktura@nordlys.example\x01auth=Bearer tOkEn-{n}\x01\x01".encode()) for n in (1, 2)
+    ]
+    scene.peer.say("AUTH", *[said.format(f"{one.decode()} (tOkEn-{n})") for n, one in enumerate(shown, start=1)])
+    reason = (await failure(scene)).reason
+    assert "***" in reason
+    assert not any(one.decode() in reason for one in shown)
+
+
+async def test_an_endpoint_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dripping() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    async def handle(_: Seen) -> Reply:
+        return Reply(drip=dripping())
+
+    monkeypatch.setattr("service.channels.oauth._WHOLE", 0.1)
+    async with serve(handle) as server, giving(server.url) as tokens:
+        assert tokens is not None
+        with pytest.raises(AccountFailure, match="does not answer"):
+            await tokens.get()
+
+
 async def test_a_token_that_is_refused_is_fetched_anew_once(scene: Scene) -> None:
     no = "334 eyJzdGF0dXMiOiI0MDEifQ=="
     scene.peer.say("AUTH", no, "235 2.7.0 accepted")
@@ -115,6 +159,18 @@ async def test_after_that_our_account_is_at_fault(scene: Scene) -> None:
     scene.peer.say("AUTH", *["535 5.7.8 no"] * 4)
     await failure(scene)
     assert len(scene.endpoint.forms) == 2
+
+
+async def test_a_relay_that_has_no_time_has_not_refused_the_token(scene: Scene) -> None:
+    scene.peer.say("AUTH", "454 4.7.0 later")
+    await failure(scene)
+    assert (len(scene.given()), len(scene.endpoint.forms)) == (1, 1)
+
+
+async def test_a_secret_does_not_follow_a_redirect(scene: Scene) -> None:
+    scene.endpoint.plan = [Reply(status=307, headers={"location": "/elsewhere"})]
+    assert "answered 307" in (await failure(scene)).reason
+    assert len(scene.endpoint.forms) == 1
 
 
 async def test_a_relay_that_does_not_offer_it(scene: Scene) -> None:
@@ -179,10 +235,20 @@ async def test_many_ask_and_one_request_is_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "told"),
     [
-        ({"SMTP_URL": "smtp://kari@mail.example"}, "has a user without a password"),
-        ({"SMTP_OAUTH_TOKEN_URL": "https://x.example/t"}, "needs SMTP_OAUTH_TOKEN_URL, SMTP_OAUTH_CLIENT_ID"),
+        ({"SMTP_URL": "smtp://kari@mail.example"}, {"SMTP_URL": "has a user without a password"}),
+        (
+            {"SMTP_OAUTH_TOKEN_URL": "https://x.example/t"},
+            {
+                "SMTP_OAUTH_CLIENT_ID": "is required with DELIVERY_SMTP_OAUTH_TOKEN_URL",
+                "SMTP_OAUTH_CLIENT_SECRET": "or DELIVERY_SMTP_OAUTH_REFRESH_TOKEN is required",
+            },
+        ),
+        (
+            {"SMTP_OAUTH_TOKEN_URL": "x", "SMTP_OAUTH_CLIENT_ID": "a", "SMTP_OAUTH_CLIENT_SECRET": "s"},
+            {"SMTP_OAUTH_TOKEN_URL": "must be an address"},
+        ),
         (
             {
                 "SMTP_URL": "smtp://kari:pw@mail.example",
@@ -190,10 +256,12 @@ async def test_many_ask_and_one_request_is_made() -> None:
                 "SMTP_OAUTH_CLIENT_ID": "a",
                 "SMTP_OAUTH_CLIENT_SECRET": "s",
             },
-            "needs a user without a password",
+            {"SMTP_URL": "needs a user without a password"},
         ),
     ],
 )
-def test_settings_that_do_not_go_together(given: dict[str, str], words: str) -> None:
+def test_settings_that_do_not_go_together(given: dict[str, str], told: dict[str, str]) -> None:
     found = mistakes(**given)
-    assert words in found["DELIVERY_SMTP_OAUTH_SCOPE"]
+    assert set(found) == {f"DELIVERY_{name}" for name in told}
+    for name, words in told.items():
+        assert words in found[f"DELIVERY_{name}"]

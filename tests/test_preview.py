@@ -71,8 +71,9 @@ def test_a_transaction_is_shown_in_its_readers_language(folder: Path, tmp_path: 
     ("arguments", "said"),
     [
         (["--locale", "is"], "is has no catalogue; there are da, en, fi, nb, nn, sv"),
-        (["--transaction", "rubbish.json"], "rubbish.json: "),
-        (["--transaction", "list.json"], "list.json: "),
+        (["--transaction", "rubbish.json"], "rubbish.json: is no JSON"),
+        (["--transaction", "list.json"], "list.json: is no transaction of Dintero's"),
+        (["--transaction", "bytes.json"], "bytes.json: is not UTF-8"),
         (["--out", "rubbish.json/x"], "cannot be written"),
     ],
 )
@@ -80,6 +81,7 @@ def test_what_will_not_do_is_said_kindly(folder: Path, tmp_path: Path, arguments
     assert not folder.exists()
     (tmp_path / "rubbish.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     done = run("preview", *arguments)
     assert done.exit_code == 1
     assert said in done.stderr

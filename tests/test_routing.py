@@ -214,6 +214,35 @@ def test_on_another_day_and_as_json(asking: Path) -> None:
     assert (len(now[0]["warnings"]), then[0]["rule"]) == (1, "routes.toml: from 2027 on")
 
 
+ORDER = {
+    "amount": 150000000,
+    "currency": "NOK",
+    "billing_address": {"country": "NO", "email": "kari@fjordbygg.example", "phone_number": "+4740000001"},
+}
+PAID = {"payment_product_type": "kravia.invoice_b2b"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"payment": PAID, "session": {"order": ORDER}},
+        {"payment": PAID, "order": ORDER},
+        {
+            "payment": PAID | {"billing_address": ORDER["billing_address"]},
+            "session": {"order": {k: v for k, v in ORDER.items() if k != "billing_address"}},
+        },
+    ],
+    ids=["an invoice", "a session", "two steps"],
+)
+def test_a_request_is_routed_as_what_becomes_of_it(asking: Path, document: dict[str, object]) -> None:
+    """Its order, where the amount and the address are, is told beside no transaction."""
+    rule = 'channels = ["http"]\nhas = "email"\ncountry = "NO"\ncurrency = "NOK"\nmin_amount = 150000000\n'
+    (asking.parent / "routes.toml").write_text(f'[[rule]]\nname = "large"\n{rule}')
+    asking.write_text(json.dumps(document))
+    (said,) = json.loads(run("routes", "explain", str(asking), "--json").output)
+    assert (said["rule"], said["channels"]) == ("routes.toml: large", ["http"])
+
+
 def test_a_wrong_file_is_named(asking: Path) -> None:
     (asking.parent / "routes.toml").write_text("[[rule]]\nchannels = 'fax'")
     done = run("routes", "explain", str(asking))

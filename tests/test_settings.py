@@ -1,5 +1,7 @@
 """Settings: what is taken, what is refused, and that every mistake is named at once and no secret ever."""
 
+import importlib
+import sys
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -397,6 +399,35 @@ def test_wrong_pictures_and_languages_come_with_the_other_mistakes(tmp_path: Pat
     assert "cut short" in found["DELIVERY_BRAND_LOGO"]
 
 
+def test_what_channels_miss_comes_with_the_other_mistakes_and_no_secret_with_it() -> None:
+    given = {
+        "CHANNELS": "email,http,sms-twilio",
+        "SMTP_RATE": "fast",
+        "FALLBACK_AFTER": "0",
+        "CONTENT_GATE": "s3cret-maybe",
+        "LINK_KEY": "s3cret-short",
+        "RECEIPTS_EMAIL": "pigeon",
+        "HTTP_URL": "http://erp.example/s3cret",
+        "HTTP_DOCUMENT": "s3cret-paper",
+        "SMS_FROM": "INFO",
+        "TWILIO_ACCOUNT_SID": "s3cret-sid",
+    }
+    found = mistakes(**given)
+    right = {"CHANNELS"}
+    missing = {"HTTP_SECRETS", "TWILIO_AUTH_TOKEN", "REDIRECT_TO"}
+    assert set(found) == {f"DELIVERY_{name}" for name in {*given, *missing} - right}
+    assert "s3cret" not in str(found)
+    assert found["DELIVERY_RECEIPTS_EMAIL"] == "must be 'postmark', 'sendgrid', 'mailgun', 'ses' or 'generic'"
+
+
+def test_a_mistake_is_told_once_where_a_channel_leans_on_it() -> None:
+    given = {"CHANNELS": "sms-46elks", "46ELKS_USER": "u", "46ELKS_PASSWORD": "p", "SMS_FROM": "Butikken"}
+    given |= {"RECEIPT_SECRET": "s" * 16}
+    assert set(mistakes(**given, PUBLIC_URL=None, REDIRECT_TO="x")) == {"DELIVERY_PUBLIC_URL", "DELIVERY_REDIRECT_TO"}
+    load_settings({}, need=Need.STORE)
+    load_settings({"DELIVERY_CHANNELS": "sms-46elks"}, need=Need.DECIDING)  # which opens none
+
+
 def test_a_host_in_any_alphabet_is_what_is_signed() -> None:
     settings = loaded(PUBLIC_URL="https://Blåbær.example:8443/a, https://xn--blbr-roah.example, https://[::1]:8443")
     assert settings.public_url == (
@@ -570,6 +601,30 @@ def test_passwords_are_known_however_they_are_written() -> None:
     assert {"smtp-pass%C3%B8rd", "smtp-passørd"} <= set(loaded().secret_texts)
 
 
+@pytest.mark.parametrize("name", sorted(secret_names()))
+def test_every_secret_is_kept_out_of_the_log(name: str) -> None:
+    """Whatever may be given as a file: whole, or the password in it; addresses are scrubbed as such."""
+    key, password = "c3" * 32, "q7-pass"
+    given = {
+        "LINK_KEY": key,
+        "ALERT_URL": "https://hook.example/q7",
+        "SMTP_URL": f"smtp://user:{password}@mail.example",
+        "DATABASE_URL": f"postgresql://user:{password}@host/name",
+        "GROUP_ADDRESSES": "NO923456789=a@b.example",
+    }
+    short = name.removeprefix("DELIVERY_")
+    text = given.get(short, "q7-secret")
+    oauth = {
+        "SMTP_OAUTH_TOKEN_URL": "https://x.example/t",
+        "SMTP_OAUTH_CLIENT_ID": "c",
+        "SMTP_OAUTH_CLIENT_SECRET": "d",
+    }
+    beside = oauth | {"SMTP_URL": "smtp://user@mail.example"} if short.startswith("SMTP_OAUTH_") else {}
+    found = loaded(**{**beside, short: text}).secret_texts
+    shown = {"SMTP_URL": password, "DATABASE_URL": password}.get(short, text)
+    assert (shown in found) is (short != "GROUP_ADDRESSES")
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         loaded().concurrency = 2
@@ -737,6 +792,13 @@ def test_documents_behind_links_have_a_place() -> None:
     assert (loaded().link_key, loaded().link_days, loaded().link_store) == (None, 60, "database")
     for place in ("database", "/var/lib/documents", "documents", "s3://a-bucket", "s3://a-bucket/and/a/prefix"):
         assert loaded(LINK_STORE=place).link_store == place
-    for wrong in ("gs://bucket", "https://bucket.example/x", "s3://", "s3:///prefix"):
+    for wrong in ("gs://bucket", "https://bucket.example/x", "s3://", "s3:///prefix", "s3:/bucket"):
         assert "s3://bucket/prefix" in mistakes(LINK_STORE=wrong)["DELIVERY_LINK_STORE"]
     assert set(mistakes(LINK_DAYS="0")) == {"DELIVERY_LINK_DAYS"}
+
+
+def test_a_bucket_needs_what_speaks_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "obstore", raising=False)
+    importlib.invalidate_caches()
+    assert "merchant-delivery[s3]" in mistakes(LINK_STORE="s3://a-bucket/p")["DELIVERY_LINK_STORE"]

@@ -131,7 +131,7 @@ class SmallService:
 
     async def deliver(self, transaction_id: str) -> None:
         env, account = self.env, self.env["ACCOUNT_ID"]
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             token = await http.post(
                 f"{env['API_URL']}/accounts/{account}/auth/token",
                 auth=(env["CLIENT_ID"], env["CLIENT_SECRET"]),

@@ -1,6 +1,7 @@
 """The five SMS channels against a simulated provider of each kind, over real HTTP on loopback."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +14,7 @@ import pytest
 
 from service.channels import BUILT_IN, UnusableSettings
 from service.channels.numbers import mobile
+from service.channels.retry_after import wait
 from service.channels.sms import SmsChannel, parts
 from service.delivery import (
     AccountFailure,
@@ -157,12 +159,26 @@ async def test_a_name_outside_gsm7_goes_out_whole(desk: Desk) -> None:
     await desk.channel.send(desk.composed(replace(MESSAGE, text=text)))
     (taken,) = desk.server.inbox
     assert taken.asked.text == f"Faktura fra Čáhppes AS: kr 500 - {LINK}"
-    assert taken.asked.encoding in (None, "UCS2")
+    assert taken.asked.encoding in (None, "UCS2", "TEXT")
 
 
 async def test_plain_text_goes_out_as_gsm7(desk: Desk) -> None:
     await desk.channel.send(desk.composed())
-    assert desk.server.inbox[0].asked.encoding in (None, "GSM", "UTF8")
+    assert desk.server.inbox[0].asked.encoding in (None, "TEXT", "UTF8")
+
+
+async def test_link_splits_long_texts_by_itself() -> None:
+    """It does so with `TEXT` alone: in any other coding one request is one part of at most 140 bytes."""
+
+    async def handle(request: Seen) -> Reply:
+        found = json.loads(request.body)
+        assert (found["dcs"], len(found["userData"])) == ("TEXT", len(TEXT) + 200)
+        return json_reply({"messageId": "m", "resultCode": 1005})
+
+    async with serve(handle) as server, opener("link")(context("link", server.url)) as channel:
+        long = replace(MESSAGE, text=TEXT + "x" * 200)
+        receipt = await channel.send(channel.compose(long, None, channel.recipient(transaction()), INTENT))
+    assert receipt.remote_id == "m"
 
 
 # --- every row of the failure classes --------------------------------------------------------------------------------
@@ -204,7 +220,7 @@ async def test_a_bad_number(desk: Desk) -> None:
     desk.server.on("sms-bad-number")
     with pytest.raises(PermanentFailure) as caught:
         await desk.channel.send(desk.composed())
-    named = desk.kind in ("twilio", "link", "46elks")  # the others' codes say only that something is wrong
+    named = desk.kind != "sinch"  # whose code says only that something is wrong
     assert isinstance(caught.value, RecipientRefused) is named
     told(caught.value)
 
@@ -236,17 +252,50 @@ async def test_nobody_there(kind: Kind, host: str) -> None:
     assert isinstance(caught.value, AccountFailure)  # the channel pauses, and nobody's patience is used up
 
 
+async def without_tls(kind: Kind, port: int) -> None:
+    async with opener(kind)(context(kind, f"https://127.0.0.1:{port}")) as channel:
+        recipient = channel.recipient(transaction())
+        with pytest.raises(AccountFailure):
+            await channel.send(channel.compose(MESSAGE, None, recipient, INTENT))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_certificate_that_is_none(kind: Kind) -> None:
     """TLS with a server that speaks none: nothing was handed over."""
 
-    async def never(_: Seen) -> Reply:
-        raise AssertionError
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
 
-    async with serve(never) as server, opener(kind)(context(kind, f"https://127.0.0.1:{server.port}")) as channel:
-        recipient = channel.recipient(transaction())
-        with pytest.raises(AccountFailure):
-            await channel.send(channel.compose(MESSAGE, None, recipient, INTENT))
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        await without_tls(kind, server.sockets[0].getsockname()[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_that_says_nothing_at_all(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.channels.sms._CONNECT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as sock:  # nobody accepts
+        await without_tls(kind, sock.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        ("999999999999", 86400.0),
+        ("Sat, 14 Nov 2026 00:02:00 GMT", 120.0),
+        ("Fri, 13 Nov 2026 00:00:00 GMT", 0.0),
+        ("Mon, 14 Dec 2026 00:00:00 GMT", 86400.0),
+        ("-5", None),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_how_long_a_provider_wants_to_be_left_alone(said: str | None, seconds: float | None) -> None:
+    """A day at most: what a broken clock or a wrong header says must not stop texts for weeks."""
+    assert wait(said, datetime(2026, 11, 14, tzinfo=UTC)) == seconds
 
 
 async def answered(kind: Kind, reply: Reply) -> tuple[DeliveryFailure | str | None, int]:
@@ -295,6 +344,14 @@ async def test_what_is_no_acceptance_is_in_doubt(kind: Kind, reply: Reply) -> No
         (20003, AccountFailure),
         (10001, AccountFailure),
         (20404, AccountFailure),
+        (21408, SendingBlocked),  # one customer's country must not pause everybody's texts
+        (21606, SendingBlocked),
+        (21659, SendingBlocked),
+        (21608, AccountFailure),
+        (21703, AccountFailure),
+        (21612, RecipientRefused),
+        (21614, RecipientRefused),
+        (21635, RecipientRefused),
         (99999, PermanentFailure),
     ],
 )
@@ -303,6 +360,38 @@ async def test_codes_of_twilio(code: int, failure: type[DeliveryFailure]) -> Non
     assert type(found) is failure
     assert isinstance(found, DeliveryFailure)
     assert str(code) in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "failure"),
+    [
+        (403, "0x0213", AccountFailure),
+        (400, "0x0216", AccountFailure),  # without credit, whatever status it comes with
+        (403, "0x0215", RecipientRefused),
+        (403, "0x0214", TransientFailure),
+        (403, "0x0217", SendingBlocked),
+        (400, "0x0308", PermanentFailure),
+        (403, "0x0999", AccountFailure),
+        (500, "0x0215", UnconfirmedFailure),
+    ],
+)
+async def test_codes_of_gatewayapi(status: int, code: str, failure: type[DeliveryFailure]) -> None:
+    found, _ = await answered("gatewayapi", json_reply({"code": code, "message": f"no {NUMBER}"}, status))
+    assert type(found) is failure
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [
+        ("illegal_number_type", RecipientRefused),
+        ("blocked_account", AccountFailure),
+        ("missing_callback_url", AccountFailure),
+        ("something_else", AccountFailure),
+    ],
+)
+async def test_codes_of_sinch(code: str, failure: type[DeliveryFailure]) -> None:
+    found, _ = await answered("sinch", json_reply({"code": code, "text": f"no {NUMBER}"}, 403))
+    assert type(found) is failure
 
 
 @pytest.mark.parametrize("code", [106000, 106100, 106101, 106200, 106201, 106300, 106301])
@@ -335,6 +424,11 @@ async def test_a_known_code_with_an_error_inside_proves_nothing(status: int) -> 
 async def test_words_of_46elks(text: str, failure: type[DeliveryFailure]) -> None:
     found, _ = await answered("46elks", Reply(status=403, body=text.encode()))
     assert type(found) is failure
+
+
+async def test_46elks_repeats_the_text_which_is_no_error() -> None:
+    found, _ = await answered("46elks", json_reply({"status": "created", "message": "Credit from Invalid to AS"}))
+    assert type(found) is UnconfirmedFailure
 
 
 async def test_a_foreign_code_cannot_carry_a_number() -> None:

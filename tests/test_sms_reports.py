@@ -8,20 +8,24 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
 from service.channels.sms import SmsChannel
 from service.channels.sms_46elks import FATES as OF_46ELKS
 from service.channels.sms_gatewayapi import FATES as OF_GATEWAYAPI
+from service.channels.sms_gatewayapi import claims_of
 from service.channels.sms_link import FATES as OF_LINK
+from service.channels.sms_provider import member
 from service.channels.sms_reports import moment
 from service.channels.sms_sinch import FATES as OF_SINCH
 from service.channels.sms_twilio import FATES as OF_TWILIO
+from service.channels.sms_twilio import signature
 from service.delivery import CallbackRefused, Fate, Forged, ReportRequest, Stale, Unusable
 from service.simulator.sms import SmsServer, Text, open_sms_server
 from service.simulator.sms_wire import KINDS, WORDS, Call, Kind, jwt
+from tests.fakes import MovedClock
 from tests.test_sms import INTENT, LOGIN, MESSAGE, PUBLIC, SECRET, context, opener, transaction
 
 GATE = f"{PUBLIC}/receipts/sms-link?secret={SECRET}"
@@ -104,6 +108,9 @@ async def test_every_word_of_the_tables(kind: Kind) -> None:
 def test_words_that_are_final_and_tell_nothing_are_told_so() -> None:
     assert [OF_LINK[code] for code in ("4", "5", "1010")] == [Fate.UNKNOWN] * 3
     assert [OF_LINK[code] for code in ("1", "3", "1002", "1004", "2107", "4001", "4007")] == [Fate.FAILED] * 7
+    # "Not delivered" in LINK's own table: an invoice that nobody got must not rest as an unknown one.
+    not_delivered = ("0", "6", "104", "105", "1006", "1009", "2201", "2207", "3000", "3002", "4000")
+    assert [OF_LINK[code] for code in not_delivered] == [Fate.FAILED] * 11
 
 
 # --- forged, stale, altered ------------------------------------------------------------------------------------------
@@ -206,6 +213,58 @@ async def test_a_token_of_another_algorithm_is_forged(head: bytes) -> None:
             await desk.read(Call(url="https://x.example", headers=headers, body=b"{}"))
 
 
+@pytest.mark.parametrize(
+    ("given", "signed", "fine"),
+    [
+        ("https://shop.example:8443/base", "https://shop.example:8443/base", True),
+        ("https://shop.example:8443/base", "https://shop.example/base", True),  # Twilio may leave out the port
+        ("https://shop.example/base", "https://shop.example:443/base", True),  # or add the usual one
+        ("https://shop.example/base", "https://shop.example:8443/base", False),
+        ("https://shop.example/base", "https://shop.example/other", False),
+        ("https://shop.example/base", "http://shop.example/base", False),
+    ],
+)
+async def test_twilio_signs_an_address_with_or_without_its_port(given: str, signed: str, fine: bool) -> None:
+    async with AsyncExitStack() as stack:
+        desk = await a_desk("twilio", stack)
+        rest = f"/receipts/sms-twilio?{urlencode({'intent': INTENT.key})}"
+        pairs = [("MessageSid", "SM1"), ("MessageStatus", "delivered")]
+        headers = {"x-twilio-signature": signature(SECRET, signed + rest, pairs).decode()}
+        call = Call(url=given + rest, headers=headers, body=urlencode(pairs).encode())
+        if fine:
+            assert (await desk.read(call))[0].fate is Fate.DELIVERED
+        else:
+            with pytest.raises(Forged):
+                await desk.read(call)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (
+            "CallSid=CA1234567890ABCDE&Digits=1234&From=%2B14158675309&To=%2B18005551212&Caller=%2B14158675309",
+            b"RSOYDt4T1cUTdK1PDd93/VVr8B8=",
+        ),
+        ("Sid=CA123&SidAccount=AC123&Digits=5678&Digits=1234&Digits=1234", b"IK+Dwps556ElfBT0I3Rgjkr1wJU="),
+    ],
+)
+def test_signatures_that_twilio_published(pairs: str, expected: bytes) -> None:
+    """The simulator and the adapter are of one hand; these are Twilio's own."""
+    assert signature("12345", "https://mycompany.com/myapp.php?foo=1&bar=2", parse_qsl(pairs)) == expected
+
+
+def test_a_token_that_gatewayapi_published() -> None:
+    token = (
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpZCI6MjM4MTcwMywibXNpc2RuIjo0NTQyNjA5MDQ1LCJ0aW1lIjoxNTIyNzY0MDYyLCJzdG"
+        "F0dXMiOiJERUxJVkVSRUQiLCJlcnJvciI6bnVsbCwiY29kZSI6bnVsbCwidXNlcnJlZiI6bnVsbCwiY2FsbGJhY2tfdXJsIjoiaHR0cDovL2Ji"
+        "YWY3MTQyLm5ncm9rLmlvIiwiYXBpIjo0fQ.KdfDH65bnQtgxEkFnpAQodOciAJedZFB13r9wEo8t3Y"
+    )
+    found = claims_of(token, "secret", MovedClock().now())
+    assert [member(found, name) for name in ("id", "status", "time")] == [2381703, "DELIVERED", 1522764062]
+    with pytest.raises(Forged):
+        claims_of(token, "Secret", MovedClock().now())
+
+
 async def test_only_the_claims_are_believed() -> None:
     async with AsyncExitStack() as stack:
         desk = await a_desk("gatewayapi", stack)
@@ -251,7 +310,7 @@ async def test_odd_forms_end_in_words_of_ours(body: bytes) -> None:
     [
         ("2026-11-14T10:00:00Z", "2026-11-14T10:00:00+00:00"),
         ("2026-11-14T10:00:00.5", "2026-11-14T10:00:00.500000+00:00"),
-        ("2026-11-14T11:00:00+01:00", "2026-11-14T11:00:00+01:00"),
+        ("2026-11-14T11:00:00+01:00", "2026-11-14T10:00:00+00:00"),
         (1794650400, "2026-11-14T10:00:00+00:00"),
         (1794650400000, "2026-11-14T10:00:00+00:00"),
         ("1794650400", "2026-11-14T10:00:00+00:00"),
@@ -260,9 +319,33 @@ async def test_odd_forms_end_in_words_of_ours(body: bytes) -> None:
         (True, None),
         (-1, None),
         (10**30, None),
+        (10**400, None),
+        (-(10**400), None),
+        ("0001-01-01T00:00:00+23:59", None),  # the record could not show it
+        ("9999-12-31T23:59:59-23:59", None),
         (float("nan"), None),
     ],
 )
 def test_times_as_providers_write_them(written: object, iso: str | None) -> None:
     found = moment(written)
     assert (found.isoformat() if found else None) == iso
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        (1001, "1001 delivered"),
+        (1006, "1006 not delivered"),
+        (1007, "1007 on its way"),
+        (1010, "1010 nobody knows whether it was delivered"),
+        (2104, "2104 nobody has that number"),
+        (2107, "2107 a fresh try may do better"),
+        (9999, "9999"),
+    ],
+)
+async def test_numbers_of_link_are_told_in_words(code: int, detail: str) -> None:
+    async with AsyncExitStack() as stack:
+        desk = await a_desk("link", stack)
+        body = json.dumps({"id": "m", "refId": INTENT.key, "resultCode": code}).encode()
+        (report,) = await desk.read(Call(url=GATE, headers={}, body=body))
+    assert report.detail == detail

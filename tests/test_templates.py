@@ -15,8 +15,8 @@ from babel.messages.pofile import read_po
 from jinja2.ext import babel_extract
 
 from service.channels.gsm7 import is_gsm7, plain, size
-from service.delivery import Brand, Message, Party, Purpose, Recipient, Transaction, Upcoming
-from service.render import TemplateRenderer, open_renderer
+from service.delivery import Brand, InvoicePage, Message, Party, Purpose, Recipient, Transaction, Upcoming
+from service.render import TemplateRenderer, open_pages, open_renderer
 from service.render.samples import A_LINK, BARE, FULL, HERE, QUARTER, SURE, THERE, UNSURE
 from service.template_files import shipped_templates
 from tests.pictures import png
@@ -85,6 +85,34 @@ def test_every_kind_is_in_every_language_as_it_was_last_looked_at(locale: str, k
         look_at(GOLDEN / f"{locale}-{kind}-sms.txt", message.text)
         assert is_gsm7(plain(message.text))
         assert kind == "cancelled" or A_LINK in message.text
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_every_page_is_in_every_language_as_it_was_last_looked_at(locale: str) -> None:
+    pages = open_pages(brand=BRAND, templates_dir=None, locale="nb")
+    sold = sold_in(locale)
+    assert sold.invoice_number
+    assert sold.amount
+    assert sold.currency
+    shown = InvoicePage(
+        delivery_id="",
+        locale=locale,
+        invoice_number=sold.invoice_number,
+        amount=sold.amount,
+        currency=sold.currency,
+        invoice_date=sold.invoice_date,
+        due_date=sold.due_date,
+        payment_reference=sold.payment_reference,
+        merchant_reference="order-123",
+    )
+    found = [
+        pages.page(shown, document_url="0123456789abcdefABCDEF/invoice.pdf"),
+        *(pages.expired(asked=locale, renewed=renewed) for renewed in (False, True)),
+        pages.missing(asked=locale),
+        pages.unavailable(asked=locale),
+    ]
+    assert all(f'<html lang="{locale}"' in page for page in found)
+    look_at(GOLDEN / f"{locale}-pages.html", "\n".join(found[:1] + [page.partition("<body>")[2] for page in found[1:]]))
 
 
 def test_a_short_norwegian_text_is_one_part() -> None:

@@ -4,17 +4,21 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
+from starlette.requests import Request as Asked
+from structlog.testing import capture_logs
 
 from service.delivery import Brand, Outcome, Request, TransientFailure
 from service.log import configure
+from service.metrics import Metrics
 from service.render import TemplateError, open_pages
 from service.render.colors import contrast
 from service.serving import listen, origin, serving
 from service.web.asgi import application
-from service.web.pages import Limit, invoice_pages
+from service.web.pages import Limit, _client, invoice_pages
 from tests.fakes import PDF, MovedClock
 from tests.pages import BRAND, Site, open_site
 from tests.pictures import png
@@ -109,9 +113,12 @@ async def test_unknown_and_revoked_are_alike_to_the_last_byte(site: Site, browse
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "POST"])
 async def test_other_methods_are_refused(site: Site, browser: httpx.AsyncClient, method: str) -> None:
     token = await site.token(PDF)
-    assert (await browser.request(method, f"/i/{token}/invoice.pdf")).status_code == 405
+    answers = [await browser.request(method, f"/i/{token}/invoice.pdf")]
+    assert answers[0].status_code == 405
     for path in ("/i/", "/i", f"/i/{token}/", f"/i/{token}/other.pdf", f"/i/{token}/invoice.pdf/"):
-        assert (await browser.get(path)).status_code == 404
+        answers.append(await browser.get(path))
+        assert answers[-1].status_code == 404
+    assert all(map(safe, answers))
 
 
 # --- when it is over -------------------------------------------------------------------------------------------------
@@ -172,11 +179,42 @@ async def test_one_link_is_not_asked_for_without_end(site: Site, browser: httpx.
     answers = [(await browser.get(f"/i/{token}")).status_code for _ in range(31)]
     assert answers == [200] * 30 + [429]
     refused = await browser.get(f"/i/{token}/invoice.pdf")
-    assert (refused.status_code, refused.content) == (429, b"")
+    assert refused.status_code == 429
+    assert "Siden er ikke tilgjengelig akkurat nå" in refused.text
+    assert "A1B2C" not in refused.text
     assert 1 <= int(refused.headers["retry-after"]) <= 3
     assert safe(refused)
     site.clock.advance(int(refused.headers["retry-after"]))
     assert (await browser.get(f"/i/{token}/invoice.pdf")).status_code == 200
+
+
+async def test_who_reads_slowly_holds_few_documents(site: Site) -> None:
+    document = PDF * 9000
+    pages = invoice_pages(site.links, open_pages(brand=BRAND, templates_dir=None, locale="nb"), Metrics(), site.clock)
+    scope = {"type": "http", "method": "GET", "headers": [], "path_params": {"token": await site.token(document)}}
+    read: list[dict[str, Any]] = []
+
+    async def reading(message: Any) -> None:
+        read.append(message)
+
+    async def gone(_message: Any) -> None:
+        raise OSError
+
+    async def nothing() -> Any:
+        raise AssertionError
+
+    held = [await pages.document(Asked(scope)) for _ in range(6)]
+    assert [answer.status_code for answer in held] == [200] * 6
+    assert (await pages.document(Asked(scope))).status_code == 429
+    assert (await pages.show(Asked(scope))).status_code == 200
+    await held[0](scope, nothing, reading)
+    with pytest.raises(OSError):  # noqa: PT011 - of its own making
+        await held[1](scope, nothing, gone)
+    bodies = [message["body"] for message in read[1:]]
+    assert b"".join(bodies) == document
+    assert max(map(len, bodies)) <= 65536
+    again = [(await pages.document(Asked(scope))).status_code for _ in range(3)]
+    assert again == [200, 200, 429]
 
 
 async def test_one_client_does_not_try_tokens_without_end(site: Site, browser: httpx.AsyncClient) -> None:
@@ -194,6 +232,28 @@ async def test_one_client_does_not_try_tokens_without_end(site: Site, browser: h
         for n, guess in enumerate(guesses)
     ]
     assert 429 in network
+
+
+@pytest.mark.parametrize(
+    ("peer", "told", "client"),
+    [
+        ("8.8.8.8", ["9.9.9.9"], "8.8.8.8"),  # nobody between: what it says of itself is not asked
+        ("10.0.0.7", ["1.2.3.4, 9.9.9.9"], "9.9.9.9"),
+        ("10.0.0.7", ["1.2.3.4", "9.9.9.9"], "9.9.9.9"),  # a proxy that adds a line of its own
+        ("10.0.0.7", ["1.2.3.4, 9.9.9.9, 192.168.0.4"], "9.9.9.9"),  # two proxies
+        ("100.64.0.9", ["9.9.9.9:51234"], "9.9.9.9"),
+        ("::ffff:8.8.8.8", ["9.9.9.9"], "8.8.8.8"),  # serve --host ::
+        ("::ffff:10.0.0.7", ["9.9.9.9"], "9.9.9.9"),
+        ("10.0.0.7", ["[2a00:1450:1:2:3::4]:443"], "2a00:1450:1:2::/64"),
+        ("127.0.0.1", ["10.1.2.3"], "10.1.2.3"),  # a network of one's own
+        ("127.0.0.1", ["unknown"], "127.0.0.1"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("a socket", [], "None"),
+    ],
+)
+def test_whose_request_it_is(peer: str, told: list[str], client: str) -> None:
+    headers = [(b"x-forwarded-for", line.encode()) for line in told]
+    assert _client(Asked({"type": "http", "client": (peer, 1), "headers": headers})) == client
 
 
 def test_limits_forget_those_seen_longest_ago() -> None:
@@ -227,16 +287,39 @@ class Unreachable:
 async def test_a_vault_out_of_reach_is_for_now(site: Site) -> None:
     token = await site.token(PDF)
     links = replace(site.links, vault=Unreachable())
-    pages = invoice_pages(links, open_pages(brand=BRAND, templates_dir=None, locale="nb"), site.clock)
+    metrics = Metrics()
+    pages = invoice_pages(links, open_pages(brand=BRAND, templates_dir=None, locale="nb"), metrics, site.clock)
     with listen() as sock:
         async with (
             serving(application(pages.routes(), lambda _: None), sock),
             httpx.AsyncClient(base_url=origin(sock), trust_env=False) as browser,
         ):
             assert (await browser.get(f"/i/{token}")).status_code == 200
-            answer = await browser.get(f"/i/{token}/invoice.pdf")
+            with capture_logs() as logs:
+                answer = await browser.get(f"/i/{token}/invoice.pdf")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
-    assert answer.headers["cache-control"] == "private, no-store"
+    assert "Siden er ikke tilgjengelig akkurat nå" in answer.text
+    assert safe(answer)
+    (said,) = [line for line in logs if line["event"] == "alarm.document_unavailable"]
+    assert (said["delivery_id"], said["reason"]) == (site.delivery.id, "no answer")
+    assert 'merchant_delivery_alarms_total{alarm="document_unavailable"} 1.0' in metrics.render(None).decode()
+
+
+@pytest.mark.parametrize("what", ["lost", "damaged"])
+async def test_who_runs_it_is_told_that_a_document_is_not_there(
+    site: Site, browser: httpx.AsyncClient, what: str
+) -> None:
+    token = await site.token(PDF)
+    (link,) = await site.store.links_of(site.delivery.id)
+    await site.links.vault.delete(link.document_name)
+    if what == "damaged":
+        await site.links.vault.put(link.document_name, bytes(100))
+    with capture_logs() as logs:
+        answer = await browser.get(f"/i/{token}/invoice.pdf")
+    assert (answer.status_code, safe(answer)) == (404, True)
+    assert "Siden finnes ikke" in answer.text
+    assert [line["event"] for line in logs] == ["alarm.document_unavailable"]
+    assert token not in repr(logs)
 
 
 @pytest.mark.usefixtures("record_url")  # which takes the log down again

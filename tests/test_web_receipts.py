@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from email.message import EmailMessage
 from typing import Any
 
 import httpx2 as httpx
@@ -36,6 +37,7 @@ from tests.fakes import MovedClock
 from tests.stage import open_stage
 from tests.store_values import ACCOUNT, AT, CLOSED, NEVER, SETTLED, claimed, only, send
 
+EARLIER = "https://earlier.example"
 REPORT = Report(channel="sms", event_id="e1", reference="abc", fate=Fate.FAILED, at=AT, detail="unknown subscriber")
 
 
@@ -45,6 +47,7 @@ class FakeReporting:
 
     reports: tuple[Report, ...] = (REPORT,)
     refusal: Exception | None = None
+    only_at: str = ""  # the beginning of what is signed
     asked: list[ReportRequest] = field(default_factory=list)
     at: list[datetime] = field(default_factory=list)
 
@@ -53,6 +56,8 @@ class FakeReporting:
         self.at.append(now)
         if self.refusal is not None:
             raise self.refusal
+        if not request.url.startswith(self.only_at):
+            raise Forged("signature_wrong")
         return self.reports
 
 
@@ -103,7 +108,7 @@ async def open_face(store: SqlStore, clock: MovedClock) -> AsyncIterator[Face]:
         take=taking,
         metrics=metrics,
         clock=clock,
-        public_url="https://invoices.example/base",
+        public_urls=("https://invoices.example/base", EARLIER),
     )
     with listen() as sock:
         app = application(under(("/base",), receipts.routes()), metrics.alarm)
@@ -172,6 +177,18 @@ async def test_the_request_is_handed_on_as_its_sender_made_it(face: Face, clock:
     assert abs((face.reporting.at[0] - clock.now()).total_seconds()) < 5
 
 
+async def test_a_report_may_come_to_an_earlier_address(face: Face) -> None:
+    """Some sign the very address: texts that went out before PUBLIC_URL was changed are reported at the old one."""
+    face.reporting.only_at = EARLIER
+    assert await face.post("/receipts/sms?x=1") == (200, {})
+    assert [asked.url.partition("/receipts")[0] for asked in face.reporting.asked] == [
+        "https://invoices.example/base",
+        EARLIER,
+    ]
+    face.reporting.only_at = "https://another.example"
+    assert (await face.post())[0] == 401
+
+
 @pytest.mark.parametrize(
     ("refusal", "status", "result"),
     [
@@ -216,16 +233,34 @@ async def test_reports_are_posted(face: Face) -> None:
     assert face.reporting.asked == []
 
 
-async def test_a_bounce_through_the_whole_service(tmp_path: Any) -> None:
+def in_anymails_words(mail: EmailMessage) -> dict[str, object]:
+    assert mail["X-PM-Metadata-delivery"] is None
+    return {"event_type": "bounced", "message_id": mail["Message-ID"].strip("<>"), "event_id": "1"}
+
+
+def in_postmarks(mail: EmailMessage) -> dict[str, object]:
+    """Return what Postmark tells: by an id of its own, which its reply to the mail did not name."""
+    assert mail["X-PM-KeepID"] == "true"
+    metadata = {"delivery": mail["X-PM-Metadata-delivery"]}
+    return {"RecordType": "Bounce", "ID": 1, "Type": "HardBounce", "MessageID": "883953f4", "Metadata": metadata}
+
+
+@pytest.mark.parametrize(
+    ("esp", "tells", "words"),
+    [("generic", in_anymails_words, "bounced"), ("postmark", in_postmarks, "bounced: HardBounce")],
+)
+async def test_a_bounce_through_the_whole_service(
+    tmp_path: Any, esp: str, tells: Callable[[EmailMessage], dict[str, object]], words: str
+) -> None:
     """A mail is delivered; its ESP says that it bounced; the delivery is open again, and the report did it once."""
     secret = "a-secret-of-some-length"
-    given = {"DELIVERY_RECEIPTS_EMAIL": "generic", "DELIVERY_RECEIPTS_EMAIL_SECRET": secret}
+    given = {"DELIVERY_RECEIPTS_EMAIL": esp, "DELIVERY_RECEIPTS_EMAIL_SECRET": secret}
     async with open_stage(f"sqlite:///{tmp_path}/d.db", settings=given) as stage:
         transaction_id = stage.sell()
         await stage.settle()
         (mail,) = stage.mails()
         assert (await stage.delivery(transaction_id)).outcome is Outcome.COMPLETED
-        event = {"event_type": "bounced", "message_id": mail["Message-ID"].strip("<>"), "event_id": "1"}
+        event = tells(mail)
         async with httpx.AsyncClient(trust_env=False) as client:
             url = f"{stage.url}/receipts/email"
             assert (await client.post(url, json=event)).status_code == 401
@@ -233,6 +268,6 @@ async def test_a_bounce_through_the_whole_service(tmp_path: Any) -> None:
                 answer = await client.post(url, json=event, headers={"authorization": f"Bearer {secret}"})
                 assert answer.status_code == 200
         opened = await stage.delivery(transaction_id)
-        assert (opened.outcome, opened.reason) == (Outcome.OPEN, "not delivered by email: bounced")
+        assert (opened.outcome, opened.reason) == (Outcome.OPEN, f"not delivered by email: {words}")
         history = await stage.app.store.history(transaction_id)
         assert [entry.step for entry in history].count(Step.RECEIPT) == 1

@@ -1,4 +1,7 @@
-"""The ways to reach a customer; here only the table of those that come with the service."""
+"""The ways to reach a customer; here only the table of those that come with the service, and of their settings."""
+
+from collections.abc import Iterable
+from importlib import import_module
 
 BUILT_IN: dict[str, str] = {
     "email": "service.channels.email:open_email",
@@ -71,3 +74,35 @@ class UnusableSettings(ValueError):
     def __init__(self, mistakes: tuple[str, ...]) -> None:
         super().__init__("; ".join(mistakes))
         self.mistakes = mistakes
+
+
+def mistakes_in(
+    names: Iterable[str],
+    *,
+    environ: tuple[tuple[str, str], ...],
+    public_url: str,
+    redirect_email: str | None,
+    redirect_phone: str | None,
+) -> tuple[str, ...]:
+    """Return all that these channels find wrong with settings of their own; nothing is opened, and email has none."""
+    from service.clock import SystemClock  # noqa: PLC0415
+    from service.delivery import ChannelContext  # noqa: PLC0415
+
+    context = ChannelContext(
+        account_id="",
+        clock=SystemClock(),
+        environ=environ,
+        redirect_email=redirect_email,
+        redirect_phone=redirect_phone,
+        public_url=public_url,
+    )
+    found: list[str] = []
+    for name in names:
+        if name not in BUILT_IN or name == "email":
+            continue
+        module, _, factory = BUILT_IN[name].partition(":")
+        try:
+            getattr(import_module(module), factory)(context)  # which reads them before it opens anything
+        except UnusableSettings as exc:
+            found += exc.mistakes
+    return tuple(dict.fromkeys(found))

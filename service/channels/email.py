@@ -66,8 +66,10 @@ class EmailChannel:
         alarm: Callable[[str], None],
         pace: Pace | None = None,
         largest: int | None = None,
+        reported_by: str = "",
     ) -> None:
         self.pace = pace
+        self._reported_by = reported_by
         self.largest_document = largest
         self._account_id = account_id
         self._alarm = alarm
@@ -106,6 +108,7 @@ class EmailChannel:
             dated=intent.dated,
             key=intent.key,
             message_id=message_id,
+            more=_for_reports(self._reported_by, intent.key),
         )
         content = build(envelope, message, document)
         digest = hashlib.sha256(content).hexdigest()
@@ -174,6 +177,14 @@ def queue_id(reply: str) -> str | None:
     return found[1] if found and any(map(str.isdecimal, found[1])) else None
 
 
+def _for_reports(esp: str, key: str) -> tuple[tuple[str, str], ...]:
+    """Return the header lines without which an ESP's reports would not name the mail by anything that we know.
+
+    Postmark has its own id for each, which its reply need not tell; it does tell the metadata, and takes it out.
+    """
+    return (("X-PM-KeepID", "true"), ("X-PM-Metadata-delivery", key)) if esp == "postmark" else ()
+
+
 def _masked_user(user: str) -> str:
     return mask_address(user) if "@" in user else f"{user[:1]}***"
 
@@ -210,12 +221,14 @@ async def open_email(
     pace: Pace | None = None,
     largest: int | None = None,
     grant: Grant | None = None,
+    reported_by: str = "",
 ) -> AsyncIterator[EmailChannel]:
     """Open the channel with up to `connections` connections to the relay; none is made before the first mail.
 
     `alarm` is told the name of a log event that a person should know. `hostname` is the name we give in EHLO (default:
     the machine's). `largest` is the most bytes of a document that are attached, `grant` what a user without a
-    password gets tokens with. Raises `ValueError` for settings that cannot work.
+    password gets tokens with, `reported_by` the ESP that reports on the mails (one of `service.receipts.PROVIDERS`).
+    Raises `ValueError` for settings that cannot work.
     """
     addresses = Addresses(
         mail_from=on_the_wire(mail_from),
@@ -236,6 +249,7 @@ async def open_email(
             alarm=alarm,
             pace=pace,
             largest=largest,
+            reported_by=reported_by,
         )
         try:
             yield channel

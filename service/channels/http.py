@@ -9,16 +9,19 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import httpx2 as httpx
 
+from service.channels import UnusableSettings
 from service.channels.private_addresses import NotPublic, addresses_of
+from service.channels.retry_after import wait
 from service.delivery import (
     AccountFailure,
     Brand,
@@ -47,6 +50,8 @@ SIGNATURE: Final = "delivery-signature"
 VERSION: Final = 1
 """Of the document that is posted; fields may be added under the same one."""
 
+T = TypeVar("T")
+_PREFIX = "DELIVERY_"
 _CONNECT = 10.0  # seconds
 _WHOLE = 60.0
 _SUCCESS = range(200, 300)
@@ -56,7 +61,6 @@ _DONE, _TOO_LARGE, _GONE = 409, 413, 410
 _ACCOUNT = frozenset({401, 402, 403, 407})
 _FOR_NOW = frozenset({425, 429, 503})
 _IN_DOUBT = frozenset({408})
-_LONGEST_WAIT = 86400.0  # seconds; a server that names more is asked again after a day
 _KINDS = {
     Purpose.FIRST: "invoice",
     Purpose.REPEAT: "invoice",  # the very same bytes
@@ -85,6 +89,11 @@ class Endpoint:
     seller: Brand | None = None
 
     @property
+    def host(self) -> str:
+        """The host as it is asked for, in ASCII: Python would spell some names otherwise, and reach another's."""
+        return self.url.raw_host.decode("ascii")
+
+    @property
     def port(self) -> int:
         """The port, also where the URL names none."""
         return self.url.port or (443 if self.url.scheme == "https" else 80)
@@ -111,7 +120,7 @@ class HttpChannel:
         """Return the endpoint, which is the same for every transaction; raises `PermanentFailure` for another."""
         if to is not None:
             raise PermanentFailure("http posts to DELIVERY_HTTP_URL, and to no other address")
-        host = self._endpoint.url.host
+        host = self._endpoint.host
         return Recipient(address=host, key=address_key(self._account_id, host), masked=host)
 
     def compose(self, message: Message, document: bytes | None, recipient: Recipient, intent: Intent) -> Composed:
@@ -146,7 +155,7 @@ class HttpChannel:
         answer = await self._ask("OPTIONS", b"")
         if answer.status in {*_ACCOUNT, *_FOR_NOW, _GONE}:
             raise _failure(answer)
-        return f"{self._endpoint.url.host}:{self._endpoint.port}, answers {answer.status} to OPTIONS"
+        return f"{self._endpoint.host}:{self._endpoint.port}, answers {answer.status} to OPTIONS"
 
     async def _ask(self, method: str, content: bytes, *, key: str | None = None) -> "_Answer":
         """Send one request to an address that was looked at, and return the answer's head; its body is not read."""
@@ -161,7 +170,7 @@ class HttpChannel:
                 self._endpoint.url.copy_with(host=address),
                 content=content,
                 headers=headers,
-                extensions={"sni_hostname": self._endpoint.url.host},
+                extensions={"sni_hostname": self._endpoint.host},
             )
             try:
                 return await self._exchange(request)
@@ -181,10 +190,11 @@ class HttpChannel:
             raise TransientFailure(f"the endpoint was not asked ({type(exc).__name__})") from exc
         except (httpx.HTTPError, OSError) as exc:  # a time-out is one of the last
             raise UnconfirmedFailure(f"the endpoint's answer was lost ({type(exc).__name__})") from exc
-        return _Answer(status=answer.status_code, retry_after=answer.headers.get("retry-after"), at=self._clock.now())
+        after = wait(answer.headers.get("retry-after"), self._clock.now())
+        return _Answer(status=answer.status_code, retry_after=after)
 
     async def _addresses(self) -> tuple[str, ...]:
-        host, port = self._endpoint.url.host, self._endpoint.port
+        host, port = self._endpoint.host, self._endpoint.port
         try:
             async with asyncio.timeout(_CONNECT):
                 return await addresses_of(host, port, allow_private=self._endpoint.allow_private)
@@ -198,8 +208,7 @@ class HttpChannel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     status: int
-    retry_after: str | None = None
-    at: datetime | None = None
+    retry_after: float | None = None  # seconds
 
 
 def _failure(answer: _Answer) -> DeliveryFailure:
@@ -212,24 +221,12 @@ def _failure(answer: _Answer) -> DeliveryFailure:
     if status in _REDIRECTS:
         return AccountFailure(f"{said}: redirects are not followed; put the last address into DELIVERY_HTTP_URL")
     if status in _FOR_NOW:
-        return TransientFailure(said, retry_after=_seconds(answer))
+        return TransientFailure(said, retry_after=answer.retry_after)
     if status == _TOO_LARGE:
         return MessageTooLarge(said)
     if status in _REFUSALS and status not in _IN_DOUBT:
         return PermanentFailure(said)
     return UnconfirmedFailure(said)
-
-
-def _seconds(answer: _Answer) -> float | None:
-    """Return what Retry-After says, in seconds from now: a number of them, or a date."""
-    text = (answer.retry_after or "").strip()
-    if text.isascii() and text.isdecimal():
-        return min(float(text[:9]), _LONGEST_WAIT)
-    try:
-        until = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return min(max(0.0, (until - answer.at).total_seconds()), _LONGEST_WAIT) if answer.at else None
 
 
 def signature(secrets: tuple[bytes, ...], content: bytes, at: datetime) -> str:
@@ -324,45 +321,68 @@ def _iso(at: date | datetime | None) -> str | None:
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
+def open_http(context: ChannelContext) -> AbstractAsyncContextManager[HttpChannel]:
+    """Open the channel; raises `UnusableSettings`. REDIRECT_TO does nothing here: no customer is reached."""
+    given = {name.removeprefix(_PREFIX): text for name, text in context.environ}
+    return _opened(endpoint_of(given, seller=context.brand), context)
+
+
 @asynccontextmanager
-async def open_http(context: ChannelContext) -> AsyncIterator[HttpChannel]:
-    """Open the channel as its settings say; raises `ValueError`. REDIRECT_TO does nothing: no customer is reached."""
-    given = {name.removeprefix("DELIVERY_"): text for name, text in context.environ}
-    endpoint = endpoint_of(given, seller=context.brand)
+async def _opened(endpoint: Endpoint, context: ChannelContext) -> AsyncIterator[HttpChannel]:
     timeout = httpx.Timeout(_WHOLE, connect=_CONNECT)
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout) as client:
         yield HttpChannel(account_id=context.account_id, endpoint=endpoint, client=client, clock=context.clock)
 
 
 def endpoint_of(given: Mapping[str, str], *, seller: Brand | None = None) -> Endpoint:
-    """Return the endpoint that the HTTP_* settings describe; raises `ValueError` that names the one that is wrong."""
-    allow_private = _truth(given.get("HTTP_ALLOW_PRIVATE", "false"))
-    secrets = tuple(word.strip().encode() for word in given.get("HTTP_SECRETS", "").split(",") if word.strip())
-    if not secrets:
-        raise ValueError("DELIVERY_HTTP_SECRETS is required for http")
-    try:
-        document = _As(given.get("HTTP_DOCUMENT", _As.BASE64).strip())
-    except ValueError as exc:
-        raise ValueError("DELIVERY_HTTP_DOCUMENT must be base64 or link") from exc
-    url = _url(given.get("HTTP_URL", "").strip(), allow_private=allow_private)
+    """Return the endpoint that the HTTP_* settings describe; raises `UnusableSettings` with all that is wrong."""
+    mistakes: list[str] = []
+
+    def tried(name: str, read: Callable[[str], T], default: str = "") -> T | None:
+        try:
+            return read(given.get(name, "").strip() or default)
+        except ValueError as exc:
+            mistakes.append(f"{_PREFIX}{name}: {exc}")
+            return None
+
+    allow_private = tried("HTTP_ALLOW_PRIVATE", _truth, "false")
+    url = tried("HTTP_URL", partial(_url, allow_http=allow_private is not False))
+    secrets = tried("HTTP_SECRETS", _secrets)
+    document = tried("HTTP_DOCUMENT", _as, _As.BASE64)
+    if allow_private is None or url is None or secrets is None or document is None:
+        raise UnusableSettings(tuple(mistakes))
     return Endpoint(url=url, secrets=secrets, document=document, allow_private=allow_private, seller=seller)
 
 
 def _truth(text: str) -> bool:
-    if text.strip().lower() not in {"true", "false"}:
-        raise ValueError("DELIVERY_HTTP_ALLOW_PRIVATE must be true or false")
-    return text.strip().lower() == "true"
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
 
 
-def _url(text: str, *, allow_private: bool) -> httpx.URL:
+def _secrets(text: str) -> tuple[bytes, ...]:
+    found = tuple(word.strip().encode() for word in text.split(",") if word.strip())
+    if not found:
+        raise ValueError("is required for http")
+    return found
+
+
+def _as(text: str) -> _As:
+    try:
+        return _As(text)
+    except ValueError:
+        raise ValueError("must be base64 or link") from None
+
+
+def _url(text: str, *, allow_http: bool) -> httpx.URL:
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as exc:
-        raise ValueError("DELIVERY_HTTP_URL is no address") from exc
+    except httpx.InvalidURL:
+        raise ValueError("is no address") from None
     if not text or not url.host or url.scheme not in {"https", "http"}:
-        raise ValueError("DELIVERY_HTTP_URL is required for http: an https address")
-    if url.scheme == "http" and not allow_private:
-        raise ValueError("DELIVERY_HTTP_URL must be https, unless DELIVERY_HTTP_ALLOW_PRIVATE=true")
+        raise ValueError("is required for http: an https address")
+    if url.scheme == "http" and not allow_http:
+        raise ValueError("must be https, unless DELIVERY_HTTP_ALLOW_PRIVATE=true")
     if url.userinfo or url.fragment:
-        raise ValueError("DELIVERY_HTTP_URL must have no user, password or fragment: the signature says who posts")
+        raise ValueError("must have no user, password or fragment: the signature says who posts")
     return url

@@ -38,6 +38,7 @@ class Envelope:
     dated: datetime
     key: str
     message_id: str
+    more: tuple[tuple[str, str], ...] = ()  # names and values, short and in ASCII
 
 
 def build(envelope: Envelope, message: Message, document: bytes | None) -> bytes:
@@ -66,6 +67,7 @@ def _headers(envelope: Envelope, subject: str, language: str) -> Iterable[bytes]
     yield _line("Auto-Submitted", "auto-generated")
     yield _line("X-Auto-Response-Suppress", "OOF, AutoReply")
     yield _line("X-Entity-Ref-ID", envelope.key)  # else Gmail shows two invoices as one conversation
+    yield from (_line(name, value) for name, value in envelope.more)
 
 
 def _line(name: str, value: str) -> bytes:

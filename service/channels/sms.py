@@ -15,7 +15,8 @@ import httpx2 as httpx
 
 from service.channels.gsm7 import is_gsm7, plain, size
 from service.channels.numbers import SenderKind, mobile, sender_kind
-from service.channels.sms_answers import failure, wait, when_trying
+from service.channels.retry_after import wait
+from service.channels.sms_answers import failure, when_trying
 from service.channels.sms_provider import Answer, Provider, Sms
 from service.delivery import (
     AccountFailure,

@@ -1,7 +1,6 @@
 """What an SMS provider's answer means, or that there was none: one table for all of them (channels.md 2.2)."""
 
 import re
-from datetime import UTC, datetime
 
 from service.channels.sms_provider import Answer, Provider
 from service.delivery import (
@@ -19,7 +18,6 @@ _REFUSALS = range(400, 500)
 _ACCOUNT = frozenset({401, 402, 403, 407})
 _FOR_NOW = frozenset({425, 429, 503})
 _IN_DOUBT = frozenset({408})
-_LONGEST_WAIT = 86400.0  # seconds; who names more is asked again after a day
 _CODE = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
@@ -62,15 +60,3 @@ def when_trying(found: DeliveryFailure) -> TransientFailure:
     if isinstance(found, UnconfirmedFailure):
         return TransientFailure(found.reason)
     return AccountFailure(found.reason)
-
-
-def wait(text: str | None, now: datetime) -> float | None:
-    """Return what Retry-After says, in seconds from now: a number of them, or a date."""
-    text = (text or "").strip()
-    if text.isascii() and text.isdecimal():
-        return min(float(text[:9]), _LONGEST_WAIT)
-    try:
-        until = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return min(max(0.0, (until - now).total_seconds()), _LONGEST_WAIT)

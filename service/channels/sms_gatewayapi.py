@@ -9,13 +9,21 @@ from datetime import datetime
 from typing import Final
 
 from service.channels.sms import SmsChannel, open_sms
-from service.channels.sms_provider import JSON, Meaning, Provider, Sms, member, parsed, word
+from service.channels.sms_provider import JSON, Provider, Sms, account, blocked, later, member, number, parsed, word
 from service.channels.sms_reports import TOLERANCE, moment, told
 from service.channels.sms_settings import Given
 from service.delivery import ChannelContext, Fate, Forged, Report, ReportRequest, Stale, Unusable
 
 NAME: Final = "sms-gatewayapi"
-MEANINGS: Final[dict[str, Meaning]] = {}  # its codes say less than the status that they come with
+MEANINGS: Final = {
+    "0x0213": account("it takes nothing from this server's address"),
+    "0x0214": later("the number is barred for a while"),
+    "0x0215": number("the number is barred"),
+    "0x0216": account("the account has no credit left"),
+    "0x0217": blocked("the account may not send to that country"),
+    "0x021D": account("the account may not send texts"),
+    "0x021F": blocked("the account may not send to that operator"),
+}
 FATES: Final[dict[str, Fate | None]] = {
     "scheduled": None,
     "buffered": None,

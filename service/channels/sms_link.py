@@ -23,7 +23,7 @@ MEANINGS: Final = {
     "106201": account("the partner's id"),
     "106300": account("the gate for reports"),
     "106301": account("the gate for reports"),
-    "2": number("nobody has that number"),
+    "2": number("no way to that number"),
     "3": later("too many messages"),
     "2104": number("nobody has that number"),
     "2105": number("the number is barred"),
@@ -31,13 +31,22 @@ MEANINGS: Final = {
 }
 # Final, and a fresh try may do better: a fault on the way, too many messages, a full handset, too old, barred for now.
 _ANOTHER_TIME = ("1", "3", "1004", "1002", "2107")
-_NEVER = ("2", "2104", "2105", "2106", *(str(code) for code in range(4001, 4008)))
+_NEVER = (
+    *("0", "2", "6", "104", "105", "1006", "1009", "2104", "2105", "2106"),
+    *(str(code) for code in (*range(2200, 2208), *range(3000, 3003), *range(4000, 4008))),
+)
 FATES: Final[dict[str, Fate | None]] = {
     **dict.fromkeys(("1000", "1007", "1008", "1011", "1012"), Fate.DEFERRED),
     **dict.fromkeys((*_ANOTHER_TIME, *_NEVER), Fate.FAILED),
     **dict.fromkeys(("4", "5", "1010"), Fate.UNKNOWN),
     "1001": Fate.DELIVERED,
     "1005": None,
+}
+_SAID: Final[dict[Fate | None, str]] = {  # of what has a number alone
+    Fate.DELIVERED: "delivered",
+    Fate.FAILED: "not delivered",
+    Fate.DEFERRED: "on its way",
+    Fate.UNKNOWN: "nobody knows whether it was delivered",
 }
 
 
@@ -63,7 +72,7 @@ def provider_of(context: ChannelContext) -> Provider:
             "sourceTON": _KINDS[sender_kind(sender)],
             "destination": sms.to,
             "userData": sms.text,
-            "dcs": "GSM" if sms.gsm7 else "UCS2",
+            "dcs": "TEXT",  # it chooses the alphabet and splits; with GSM or UCS2, splitting a long text would be ours
             "platformId": platform,
             "platformPartnerId": partner,
             "useDeliveryReport": True,
@@ -103,7 +112,7 @@ def _remote_id(answer: Answer) -> str | None:
 
 def _told(document: object) -> tuple[Report, ...]:
     code = word(member(document, "resultCode"))
-    words = MEANINGS[code].words if code in MEANINGS else None
+    words = MEANINGS[code].words if code in MEANINGS else _SAID.get(FATES.get(code or ""))
     return told(
         NAME,
         key=member(document, "refId"),

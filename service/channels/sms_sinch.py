@@ -6,13 +6,15 @@ from datetime import datetime
 from typing import Final
 
 from service.channels.sms import SmsChannel, open_sms
-from service.channels.sms_provider import JSON, Provider, Sms, account, member, parsed, refused, word
+from service.channels.sms_provider import JSON, Provider, Sms, account, member, number, parsed, refused, word
 from service.channels.sms_reports import digest, fresh, moment, prove, told
 from service.channels.sms_settings import Given
 from service.delivery import ChannelContext, Fate, Forged, Report, ReportRequest
 
 NAME: Final = "sms-sinch"
 MEANINGS: Final = {
+    "blocked_account": account("the account is blocked"),
+    "illegal_number_type": number("no kind of number that it sends to"),
     "missing_callback_url": account("the service plan takes no address for reports"),
     "unauthorized": account("the service plan or its token"),
     "syntax_invalid_json": refused("it cannot read the request"),

@@ -6,7 +6,7 @@ import hmac
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from service.channels.sms import SmsChannel, open_sms
 from service.channels.sms_provider import FORM, Provider, Sms, account, blocked, later, number, refused, word
@@ -22,13 +22,21 @@ MEANINGS: Final = {
     "20429": later("too many requests"),
     "21211": number("no number that it knows"),
     "21212": account("the sender is none that it knows"),
-    "21408": account("the account may not send to that country"),
-    "21606": account("the sender is not the account's"),
+    "21408": blocked("the account may not send to that country"),
+    "21601": account("the sender is not the account's"),
+    "21606": blocked("the sender is not the account's, or none for that country"),
+    "21608": account("a trial account sends to verified numbers only"),
     "21610": number("the recipient has opted out"),
     "21611": later("the sender's queue is full"),
     "21612": number("no way from this sender to that number"),
     "21614": number("not a mobile number"),
     "21617": refused("the text is too long"),
+    "21635": number("a landline"),
+    "21659": blocked("the sender is not the account's, or none for that country"),
+    "21660": account("the sender is another account's"),
+    "21661": account("the sender cannot send texts"),
+    "21703": account("the messaging service has no sender"),
+    "21705": account("there is no such messaging service"),
     "30001": later("its queue is full"),
     "30002": account("the account is suspended"),
     "30003": number("the handset cannot be reached"),
@@ -74,7 +82,7 @@ def provider_of(context: ChannelContext) -> Provider:
 
     def reports(request: ReportRequest, now: datetime) -> tuple[Report, ...]:  # noqa: ARG001  # nothing tells when it was signed
         pairs = form(request)
-        prove(request.header("x-twilio-signature"), signature(secret, request.url, pairs))
+        prove(request.header("x-twilio-signature"), *(signature(secret, url, pairs) for url in _as_signed(request.url)))
         found = dict(pairs)
         code = found.get("ErrorCode")
         return told(
@@ -102,6 +110,14 @@ def provider_of(context: ChannelContext) -> Provider:
         probe=f"{base}/2010-04-01/Accounts/{sid}.json",
         longest=1600,
     )
+
+
+def _as_signed(url: str) -> tuple[str, ...]:
+    """Return a URL with and without its port: which of them is signed depends on Twilio's own client."""
+    parts = urlsplit(url)
+    host = parts.netloc.removesuffix(f":{parts.port}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return url, *(parts._replace(netloc=netloc).geturl() for netloc in (host, f"{host}:{port}"))
 
 
 def signature(secret: str, url: str, pairs: list[tuple[str, str]]) -> bytes:

@@ -11,7 +11,7 @@ from aiosmtplib.auth import auth_login_encode, auth_plain_encode
 
 from service.channels.oauth import Tokens
 from service.channels.smtp_replies import Phase, classify
-from service.channels.smtp_session import Session, Stopped, open_session
+from service.channels.smtp_session import Session, Stopped, bearer, open_session
 from service.channels.smtp_url import Security, SmtpAddress
 from service.channels.smtp_wire import Limits
 from service.delivery import AccountFailure, Clock, DeliveryFailure, MessageTooLarge, RecipientRefused
@@ -70,7 +70,7 @@ class Relay:
         self._slots = asyncio.Semaphore(connections)
         self._working = 0  # connections with a mail on its way
         self._idle: list[_Connection] = []  # the one used last at the end
-        self._secrets = _secrets(address)
+        self._secrets: tuple[str, ...] = ()
 
     async def deliver(
         self, sender: str, recipient: str, content: bytes, envelope_id: str | None = None
@@ -137,16 +137,19 @@ class Relay:
 
     async def _session(self) -> Session:
         """Open a session; a token that is refused may have been called back, so one more is asked for, once."""
-        token = await self._tokens.get() if self._tokens else None
+        if self._tokens is None:
+            return await self._signed_in(None)
+        token = await self._tokens.get()
         try:
             return await self._signed_in(token)
         except Stopped as stop:
-            if self._tokens is None or token is None or stop.phase is not Phase.AUTH or stop.code != _BAD_CREDENTIALS:
+            if stop.phase is not Phase.AUTH or stop.code != _BAD_CREDENTIALS:
                 raise
             self._tokens.forget(token)
         return await self._signed_in(await self._tokens.get())
 
     async def _signed_in(self, token: str | None) -> Session:
+        self._secrets = _secrets(self._address, token)
         return await open_session(
             self._address, hostname=self._hostname, context=self._context, limits=self._limits, token=token
         )
@@ -197,8 +200,10 @@ def _will_do(connection: _Connection, now: float) -> bool:
     )
 
 
-def _secrets(address: SmtpAddress) -> tuple[str, ...]:
+def _secrets(address: SmtpAddress, token: str | None) -> tuple[str, ...]:
     """Return what a relay may quote of our signing in: the words themselves, and as they are on the wire."""
+    if address.user is not None and token is not None:
+        return (address.user, token, bearer(address.user, token).decode("ascii"))
     if address.user is None or address.password is None:
         return ()
     encoded = (auth_plain_encode(address.user, address.password), *auth_login_encode(address.user, address.password))

@@ -36,6 +36,11 @@ class Stopped(Exception):
         return self.code is None or self.code == _CLOSING
 
 
+def bearer(user: str, token: str) -> bytes:
+    """Return what is shown to a relay that takes tokens."""
+    return base64.b64encode(f"user={user}\x01auth=Bearer {token}\x01\x01".encode())
+
+
 class Session:
     """One connection on which greetings have been exchanged; every method raises `Stopped`."""
 
@@ -89,8 +94,7 @@ class Session:
         """Sign in by XOAUTH2 with an access token; a relay that refuses it says why in a 334, and then says so."""
         if "xoauth2" not in self._methods:
             raise Stopped(Phase.AUTH, None, "it does not offer XOAUTH2")
-        given = base64.b64encode(f"user={user}\x01auth=Bearer {token}\x01\x01".encode())
-        reply = await self._ask(Phase.AUTH, b"AUTH", b"XOAUTH2", given, good=(*_FINE, *_GO_ON))
+        reply = await self._ask(Phase.AUTH, b"AUTH", b"XOAUTH2", bearer(user, token), good=(*_FINE, *_GO_ON))
         if reply.code in _GO_ON:
             await self._ask(Phase.AUTH, b"", good=())
 

@@ -14,6 +14,7 @@ from service.ordering import Mistaken, in_dinteros_form
 PRODUCTS = ("kravia.invoice_b2b", "kravia.invoice_b2c", "kravia.invoice_b2b_grouped")
 _UNSENT = "unsent"  # the id of what does not exist yet
 _SHORT = 200
+_OF_THE_ORDER = ("amount", "currency", "merchant_reference", "items", "billing_address")  # where a transaction has them
 
 Document = Mapping[str, object]
 
@@ -47,8 +48,12 @@ def _transactions(document: Document) -> Iterator[Document]:
     if profile:
         metadata = {**members(session.get("metadata")), "session:profile_id": profile}
         session = {**session, "metadata": metadata}
+    bought = {name: one for name, one in members(session.get("order")).items() if name in _OF_THE_ORDER}
+    if payment.get("billing_address"):  # it may come with the pay call
+        bought["billing_address"] = payment["billing_address"]
+    asked = {**bought, "id": _UNSENT, "customer": session.get("customer"), "payment": payment, "session": session}
     for product_type in [paid_by] if paid_by else _offered(session):
-        yield {"id": _UNSENT, "payment_product_type": product_type, "payment": payment, "session": session}
+        yield {**asked, "payment_product_type": product_type}
 
 
 def _asked_for(document: Document) -> Document:

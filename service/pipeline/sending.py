@@ -247,7 +247,7 @@ async def _hand_over(work: Work, prepared: Prepared, composed: Composed, send: S
         return replace(wait, seconds=work.parts.rules.unconfirmed_delay, no_send=True)
     except MessageTooLarge as failure:
         await _sent(work, send, Settled.REFUSED, failure.reason, began)
-        if prepared.message.link or work.parts.links is None:
+        if prepared.message.link or not channel.template or work.parts.links is None:  # nothing smaller can go out
             return on_failure(failure, lane=channel.name, of_channel=channel.name)
         work.delivery = replace(work.delivery, as_link=True)
         return None

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import structlog
@@ -25,7 +24,10 @@ Fetch = Callable[[str], Awaitable[bytes]]
 """Returns what is at an address of Amazon's; raises `TransientFailure`."""
 
 _ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_.-]{1,256}")
-_HOST = re.compile(r"sns\.[a-z0-9-]{1,30}\.amazonaws\.com(\.cn)?")
+# Whole addresses, not hosts: SNS's own API answers at the same host with what anybody had it keep, a certificate too.
+_SNS = r"https://sns\.[a-z0-9-]{1,30}\.amazonaws\.com(\.cn)?"
+_CERTIFICATE = re.compile(rf"{_SNS}/SimpleNotificationService-[0-9A-Za-z]{{1,64}}\.pem")
+_CONFIRMATION = re.compile(rf"{_SNS}/\?Action=ConfirmSubscription&[!-~]{{1,2000}}")
 _LARGEST = 100_000  # bytes of a certificate, or of the answer to a confirmation
 _WHOLE = 15.0  # seconds
 _FINE = 200
@@ -62,7 +64,7 @@ class Amazon:
         await self._verify(said, now)
         kind = text(said, "Type")
         if kind == "SubscriptionConfirmation":
-            await self._fetch(_at_amazon(member(said, "SubscribeURL")))
+            await self._fetch(_at_amazon(member(said, "SubscribeURL"), _CONFIRMATION))
             _log.info("receipt.subscribed")
         if kind != "Notification":
             return ()
@@ -80,7 +82,8 @@ class Amazon:
             signature = base64.b64decode(member(said, "Signature") or "", validate=True)
         except (binascii.Error, ValueError, TypeError) as exc:
             raise Forged("bad_signature") from exc
-        key = (await self._certificate(_at_amazon(member(said, "SigningCertURL")), now)).public_key()
+        url = _at_amazon(member(said, "SigningCertURL"), _CERTIFICATE)
+        key = (await self._certificate(url, now)).public_key()
         if not isinstance(key, rsa.RSAPublicKey):
             raise Forged("bad_certificate")
         algorithm = SHA256() if version == "2" else SHA1()  # noqa: S303  # what topics sign with unless told otherwise
@@ -104,16 +107,11 @@ class Amazon:
         return found
 
 
-def _at_amazon(url: object) -> str:
-    """Return an https address at SNS itself; raises `Forged` for any other."""
-    try:
-        parts = urlsplit(url if isinstance(url, str) else "")
-        fine = parts.scheme == "https" and parts.port in (None, 443) and "@" not in parts.netloc
-    except ValueError as exc:
-        raise Forged("not_amazons_address") from exc
-    if not fine or not _HOST.fullmatch(parts.hostname or ""):
+def _at_amazon(url: object, form: re.Pattern[str]) -> str:
+    """Return an address at SNS that has this form; raises `Forged` for any other."""
+    if not isinstance(url, str) or not form.fullmatch(url):
         raise Forged("not_amazons_address")
-    return str(url)
+    return url
 
 
 def _canonical(said: Any, kind: str) -> bytes:

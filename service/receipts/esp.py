@@ -12,9 +12,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from service.delivery import Forged, ReportRequest, Stale, Unusable
-from service.receipts.events import OURS, Event, document, known_by_secret, long_text, member, text, time_of, words
+from service.receipts.events import KEY, Event, document, known_by_secret, long_text, member, text, time_of, words
 
-_MOST = 5000  # events in one request
 _SHORTEST_SECRET = 16
 _MAILGUN_TOLERANCE = 12 * 3600.0  # seconds: it tries for eight hours, and does not say that it signs anew
 _MOST_TOKENS = 10_000
@@ -57,12 +56,9 @@ class Postmark:
 
 
 def _postmark_reference(said: Any) -> str | None:
-    """Return our Message-ID or key where the metadata has it (`X-PM-Metadata-…`), else Postmark's own id."""
-    metadata = member(said, "Metadata")
-    for value in metadata.values() if isinstance(metadata, dict) else ():
-        if isinstance(value, str) and OURS.fullmatch(value):
-            return value
-    return text(said, "MessageID")
+    """Return the mail's key where the metadata has it (`X-PM-Metadata-delivery`), else Postmark's own id."""
+    key = text(said, "Metadata", "delivery")
+    return key if key is not None and KEY.fullmatch(key) else text(said, "MessageID")
 
 
 _POSTMARK_KINDS = {"Delivery": "delivered", "SpamComplaint": "complained"}
@@ -105,7 +101,7 @@ class SendGrid:
         said = document(request)
         if not isinstance(said, list):
             raise Unusable("no_list_of_events")
-        return tuple(event for one in said[:_MOST] if (event := _sendgrid_event(one)) is not None)
+        return tuple(event for one in said if (event := _sendgrid_event(one)) is not None)
 
     def _verify(self, request: ReportRequest) -> None:
         signature = request.header("x-twilio-email-event-webhook-signature")
@@ -130,8 +126,9 @@ _SENDGRID_KINDS = {
 
 
 def _sendgrid_event(said: Any) -> Event | None:
-    message_id = text(said, "smtp-id")
-    if message_id is None:
+    """Return an event; None where it names no mail. Without our Message-ID, it names what its reply to the mail did."""
+    message_id = text(said, "smtp-id") or (text(said, "sg_message_id") or "").partition(".")[0]
+    if not message_id:
         return None
     number = text(said, "sg_event_id")
     return Event(
@@ -205,16 +202,23 @@ class Generic:
         self._secret = long_enough(secret)
 
     async def events(self, request: ReportRequest, *, now: datetime) -> tuple[Event, ...]:  # noqa: ARG002
-        """Return the events of a request; raises `Unusable` for one without `event_type` and `message_id`."""
+        """Return the events of a request, but for those without `event_type` and `message_id`.
+
+        Raises `Unusable` when all are so: one that is odd must not keep the others out.
+        """
         known_by_secret(request, self._secret)
         said = document(request)
-        return tuple(_generic_event(one) for one in (said if isinstance(said, list) else [said])[:_MOST])
+        told = said if isinstance(said, list) else [said]
+        events = tuple(event for one in told if (event := _generic_event(one)) is not None)
+        if told and not events:
+            raise Unusable("no_event_type_or_message_id")
+        return events
 
 
-def _generic_event(said: Any) -> Event:
+def _generic_event(said: Any) -> Event | None:
     kind, message_id = text(said, "event_type"), text(said, "message_id")
     if kind is None or message_id is None:
-        raise Unusable("no_event_type_or_message_id")
+        return None
     number = text(said, "event_id")
     return Event(
         kind=kind,

@@ -24,8 +24,10 @@ FATES = {
 }
 """What is written of an event; the other words (queued, sent, opened, clicked …) say nothing of a mail's fate."""
 
-OURS = re.compile(r"<?([0-9a-f]{32})@[A-Za-z0-9.-]{1,255}>?")
+OURS = re.compile(r"<?[0-9a-f]{32}@[A-Za-z0-9.-]{1,255}>?")
 """A Message-ID as the mail channel makes them."""
+KEY = re.compile(r"[0-9a-f]{32}")
+"""What is the mail's own in it, and is its envelope id, too."""
 _LONGEST = 300  # of an id or a reference
 
 
@@ -63,7 +65,7 @@ def report_of(event: Event, channel: str) -> Report | None:
         reference=named,
         fate=fate,
         at=event.at,
-        detail=scrub(f"{event.kind}: {event.detail}" if event.detail else event.kind, hidden),
+        detail=f"{event.kind}: {scrub(event.detail, hidden)}" if event.detail else event.kind,
     )
 
 
@@ -76,7 +78,7 @@ def reference(message_id: str) -> str:
 def _digest(event: Event) -> str:
     """Return an id for an event that has none: the same for the same event told twice."""
     told = (event.kind, event.message_id, event.at.isoformat() if event.at else "", event.recipient or "")
-    return hashlib.sha256("|".join(told).encode()).hexdigest()
+    return hashlib.sha256("|".join(told).encode("utf-8", "replace")).hexdigest()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ _SAMPLE = InvoicePage(
     delivery_id="", locale="", invoice_number="A1B2C-000001", amount=1234550, currency="NOK", due_date=date(2026, 7, 15)
 )
 _FULL = replace(_SAMPLE, invoice_date=date(2026, 7, 1), payment_reference="0012345678903", merchant_reference="4711")
-_NAMES = ("invoice", "expired", "missing")
+_NAMES = ("invoice", "expired", "missing", "unavailable")
 _MOST_ASKED = 20  # languages of an Accept-Language that are looked at
 _PNG = "data:image/png;base64,"
 _RELATED = {"no": "nb"}
@@ -69,6 +69,7 @@ class TemplatePages:
                 for renewed in (False, True):
                     self.expired(asked=tag, renewed=renewed)
                 self.missing(asked=tag)
+                self.unavailable(asked=tag)
             except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
                 raise TemplateError(f"pages ({tag}): {exc}") from exc
 
@@ -84,6 +85,10 @@ class TemplatePages:
     def missing(self, *, asked: str | None) -> str:
         """As `PageRenderer.missing`."""
         return self._rendered("missing", self._asked(asked))
+
+    def unavailable(self, *, asked: str | None) -> str:
+        """As `PageRenderer.unavailable`."""
+        return self._rendered("unavailable", self._asked(asked))
 
     def document_name(self, page: InvoicePage) -> str:
         """As `PageRenderer.document_name`."""

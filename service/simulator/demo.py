@@ -121,6 +121,13 @@ def channels_for(folder: str, sms: SmsServer, erp: ErpServer, keys: Keys) -> dic
         "HTTP_URL": erp.url,
         "HTTP_SECRETS": erp.secret,
         "HTTP_ALLOW_PRIVATE": "true",
+    }
+    return {f"DELIVERY_{name}": value for name, value in settings.items()} | sms_settings(sms)
+
+
+def sms_settings(sms: SmsServer) -> dict[str, str]:
+    """Return the settings of the channels that text through these simulated providers."""
+    settings = {
         "SMS_FROM": "Nordlys",
         "RECEIPT_SECRET": sms.login.signing,
         "TWILIO_ACCOUNT_SID": sms.login.user,

@@ -153,7 +153,8 @@ def refusal(kind: Kind, status: int, about: Literal["number", "account", "other"
     if kind == "sinch":
         name = {"number": "syntax_invalid_parameter_format", "account": "unauthorized", "other": "internal"}[about]
         return _json(status, {"code": name, "text": f"About {to}"})
-    return _json(status, {"code": "0x0213", "incident_uuid": "d8127429", "message": f"About {to}", "variables": [to]})
+    which = {"number": "0x0215", "account": "0x0216", "other": "0x0308"}[about]
+    return _json(status, {"code": which, "incident_uuid": "d8127429", "message": f"About {to}", "variables": [to]})
 
 
 def report(kind: Kind, login: Login, text: Asked, *, name: str, word: str, at: datetime) -> Call | None:

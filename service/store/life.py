@@ -151,6 +151,13 @@ def send_settled(held: Held, send: Send, begun_under: str | None, now: datetime)
     return _told_late(after, now, opens=of_its_round)
 
 
+def proved(send: Send, now: datetime) -> Send:
+    """Return a send that another party knows of, whatever it will make of it: what was in doubt was accepted."""
+    if send.outcome not in (Settled.OPEN, Settled.UNCONFIRMED):
+        return send
+    return replace(send, outcome=Settled.ACCEPTED, proof=Proof.RELAY, settled_at=send.settled_at or now)
+
+
 def confirmed(send: Send, at: datetime, now: datetime) -> Send:
     """Return a send that another party reported as delivered; `at` is that party's time."""
     settled_at = send.settled_at or now

@@ -61,8 +61,9 @@ def opened(connection: Connection, token_hash: str, shift: int) -> None:
 
 def renew(book: Book, link: KeptLink, request: Request) -> bool:
     """As `Store.renew_link`, in one transaction with the resend."""
-    if book.row(link.delivery_id).delivery.outcome is not Outcome.COMPLETED:
-        return False  # it is on its way already, was stopped, or needs a person
+    delivery = book.row(link.delivery_id).delivery
+    if delivery.outcome is not Outcome.COMPLETED or delivery.voided_at is not None:
+        return False  # it is on its way already, was stopped or voided, or needs a person
     row = one(book.connection, link.token_hash)
     if row is None or row.revoked_at is not None:
         return False
@@ -109,7 +110,7 @@ def empty(connection: Connection, token_hashes: Sequence[str]) -> None:
 
 def known(connection: Connection, token_hashes: Sequence[str]) -> frozenset[str]:
     """As `Store.known_links`."""
-    there = select(links.c.token_hash).where(links.c.token_hash.in_(list(token_hashes)))
+    there = select(links.c.token_hash).where(links.c.token_hash.in_(list(token_hashes)), links.c.sealed != _NOTHING)
     return frozenset(connection.execute(there).scalars())
 
 

@@ -80,11 +80,13 @@ def apply(book: Book, account_id: str, report: Report, delivery_id: str, send_id
         detail=scrub(report.detail or report.fate.value),
         message_id=send.message_id,
     )
-    older = send.reported_at is not None and at < send.reported_at
-    if older or report.fate not in (Fate.DELIVERED, Fate.FAILED):
+    if send.reported_at is not None and at < send.reported_at:
         book.put(held, entry)
         return Reported.RECORDED
-    if report.fate is Fate.DELIVERED:
+    if report.fate not in (Fate.DELIVERED, Fate.FAILED):
+        told = life.proved(send, book.now)
+        after = life.send_settled(held, told, intent.lease_token, book.now) if told is not send else held
+    elif report.fate is Fate.DELIVERED:
         told = life.confirmed(send, at, book.now)
         after = life.send_confirmed(held, send, told, intent.lease_token, book.now)
     else:

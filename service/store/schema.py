@@ -45,14 +45,16 @@ def bring_up(opened: Engines) -> str:
 
 def require_current(opened: Engines) -> None:
     """Return if the tables are today's; raises `SchemaOutdated` when they are missing or old."""
-    if opened.file is not None and not opened.file.exists():
-        raise SchemaOutdated("there is no record in that place yet, and only `serve` and `migrate` make one")
     try:
+        if opened.file is not None and not opened.file.exists():
+            raise SchemaOutdated("there is no record in that place yet, and only `serve` and `migrate` make one")
         # The readers' engine: to look takes no lock, and neither makes a file nor needs one that can be written.
         with opened.readers.connect() as connection:
             found = _found(connection)
     except DBAPIError as error:
         raise unavailable(error, opened.secrets) from error
+    except OSError as error:
+        raise StoreUnavailable(f"the database's file cannot be looked at: {error.strerror}") from error
     if found is None:
         raise SchemaOutdated("the database has no tables yet")
     if found != REVISIONS[-1]:

@@ -99,7 +99,7 @@ def settle_send(book: Book, send: Send, entries: Sequence[Entry]) -> None:
                 remote_id=known.value.remote_id or send.remote_id,
             )
             book.sends.put(send.id, replace(known, value=named))
-        if known.value.outcome is send.outcome:
+        if known.value.outcome is send.outcome and known.value.answer is not None:
             return  # told twice
         if known.value.outcome is Settled.BOUNCED:
             book.put(held, *entries)  # that it was accepted first makes nothing of the delivery any more

@@ -15,12 +15,21 @@ Routes = Mapping[str, Mapping[str, Handler]]
 """Path, then method, then who answers. A path may hold one parameter: `{name}` stands for anything but a slash."""
 
 _log = structlog.get_logger()
-_NO_STORE: Final = {"cache-control": "no-store"}
+PRIVATE: Final = {
+    "cache-control": "private, no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-robots-tag": "noindex, nofollow, noarchive",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+}
+"""On every answer, for no address of ours is anybody else's business, and one of an invoice page is a secret."""
+NOTHING_LOADED: Final = {"content-security-policy": "default-src 'none'"}
 
 
 def answer(status: int, content: object, *, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON answer that no cache keeps."""
-    return JSONResponse(content, status_code=status, headers={**_NO_STORE, **(headers or {})})
+    return JSONResponse(content, status_code=status, headers=PRIVATE | NOTHING_LOADED | dict(headers or {}))
 
 
 @cache

@@ -1,6 +1,7 @@
 """Delivery reports in: handed on byte for byte to whoever can tell theirs from a forged one, and then recorded."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -37,13 +38,13 @@ _STATUS: dict[type[CallbackRefused], tuple[int, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipts:
-    """Takes the reports of the channels that have any. `public_url` is the one that their senders were given."""
+    """Takes the reports of the channels that have any. `public_urls`: their senders were given one, now or earlier."""
 
     reporting: Mapping[str, Reporting]
     take: Callable[[Sequence[Report]], Awaitable[tuple[Reported, ...]]]
     metrics: Metrics
     clock: Clock
-    public_url: str
+    public_urls: tuple[str, ...]
 
     def routes(self) -> dict[str, dict[str, Handler]]:
         """Return who answers at which path: one for each channel, and none besides."""
@@ -61,9 +62,7 @@ class Receipts:
             body, size = await read_body(request)
             if size > LARGEST_BODY:
                 return self._refuse(channel, 413, "too_large", "too_large", close=size > MOST_READ)
-            asked = _asked(request, body, f"{self.public_url}{PATH}{channel}")
-            reports = await self.reporting[channel].read_reports(asked, now=self.clock.now())
-            results = await self.take(reports)
+            results = await self.take(await self._read(channel, request, body))
         except CallbackRefused as exc:
             status, result = _STATUS[type(exc)]
             return self._refuse(channel, status, result, exc.reason)
@@ -77,6 +76,14 @@ class Receipts:
             return self._refuse(channel, 503, "unavailable", "unexpected", unexpected=True)
         _log.info("receipt.received", channel=channel, results=[str(result) for result in results])
         return taken()
+
+    async def _read(self, channel: str, request: Request, body: bytes) -> tuple[Report, ...]:
+        """Return what a request tells: some sign the address that they were given, maybe an earlier one."""
+        *others, last = (_asked(request, body, f"{url}{PATH}{channel}") for url in self.public_urls)
+        for asked in others:
+            with suppress(Forged):
+                return await self.reporting[channel].read_reports(asked, now=self.clock.now())
+        return await self.reporting[channel].read_reports(last, now=self.clock.now())
 
     def _refuse(
         self, channel: str, status: int, result: str, reason: str, *, close: bool = False, unexpected: bool = False

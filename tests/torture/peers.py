@@ -1,4 +1,4 @@
-"""The other ways to a customer in the torture: an SMS provider and an ERP that misbehave, and everybody's reports."""
+"""The other ways to a customer in the torture: five SMS providers and an ERP that misbehave, and all their reports."""
 
 import asyncio
 import json
@@ -15,27 +15,35 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2 as httpx
 
 from service.delivery import Clock, Delivery, Fate, Outcome, Report, Send, Settled, Store, StoreUnavailable
+from service.simulator.demo import sms_settings
 from service.simulator.mail import Mail
 from service.simulator.sms import SmsServer, Text, open_sms_server
-from service.simulator.sms_wire import Call, Login
+from service.simulator.sms_wire import KINDS, Call, Login
 from tests.promises import Witness
 from tests.servers import Reply, Seen, serve
 
-CHANNELS = "email,sms-twilio,http"
 SECRET = "a-secret-of-the-reports"
-ROUTES = """
+SMS = tuple(f"sms-{kind}" for kind in KINDS)
+CHANNELS = ",".join(("email", *SMS, "http"))
+_CONSUMERS = """
 [[rule]]
-name = "consumers by text"
+name = "consumers by {channel}"
 product = "b2c"
-channels = ["sms-twilio", "email", "http"]
-
+max_amount = {max_amount}
+channels = ["{channel}", "email", "http"]
+"""
+_UP_TO = (600_000, 900_000, 1_400_000, 3_400_000, 100_000_000)  # minor units: each provider gets about a fifth of them
+_BUSINESSES = """
 [[rule]]
 name = "small ones, with a copy for the books"
 product = "b2b"
 max_amount = 400000
-channels = ["email", "sms-twilio", "http"]
+channels = ["email", "sms-link", "http"]
 courtesy = ["http"]
 """
+ROUTES = _BUSINESSES + "".join(
+    _CONSUMERS.format(channel=channel, max_amount=amount) for channel, amount in zip(SMS, _UP_TO, strict=True)
+)
 SMS_FAULTS = (
     *("sms-503", "sms-500", "sms-500-taken", "sms-502", "sms-504", "sms-lost", "sms-lost", "sms-lost-before"),
     *("sms-401", "sms-bad-number", "sms-400"),
@@ -86,7 +94,7 @@ class Erp:
 
 @dataclass(slots=True, kw_only=True)
 class Peers:
-    """The SMS provider, the ERP, and the reports on their way: late, twice and out of order."""
+    """The SMS providers, the ERP, and the reports on their way: late, twice and out of order."""
 
     sms: SmsServer
     erp: Erp
@@ -104,17 +112,12 @@ class Peers:
             "DELIVERY_ROUTES_FILE": str(routes),
             "DELIVERY_FALLBACK_AFTER": "12",
             "DELIVERY_LINK_KEY": "0f" * 32,
-            "DELIVERY_SMS_FROM": "Butikken",
-            "DELIVERY_TWILIO_ACCOUNT_SID": self.sms.login.user,
-            "DELIVERY_TWILIO_AUTH_TOKEN": self.sms.login.signing,
-            "DELIVERY_TWILIO_URL": self.sms.url,
-            "DELIVERY_RECEIPT_SECRET": SECRET,
             "DELIVERY_RECEIPTS_EMAIL": "generic",
             "DELIVERY_RECEIPTS_EMAIL_SECRET": SECRET,
             "DELIVERY_HTTP_URL": f"{erp_url}/invoices",
             "DELIVERY_HTTP_SECRETS": "a-secret-that-signs",
             "DELIVERY_HTTP_ALLOW_PRIVATE": "true",
-        }
+        } | sms_settings(self.sms)
 
     def mail(self, mail: Mail) -> None:
         """Note a mail that the relay took; some bounce later, some are confirmed."""
@@ -186,7 +189,7 @@ class Peers:
             if delivery.outcome is not Outcome.OPEN or not late:
                 continue
             for send in await store.sends(delivery.id):
-                if send.channel == "sms-twilio" and send.outcome is Settled.UNCONFIRMED:
+                if send.channel in SMS and send.outcome is Settled.UNCONFIRMED:
                     await self._find_out(store, account_id, send, Fate.DELIVERED if send.key in taken else Fate.FAILED)
 
     async def _find_out(self, store: Store, account_id: str, send: Send, fate: Fate) -> None:
@@ -200,7 +203,8 @@ class Peers:
         assert not self.erp.odd, self.erp.odd[0]
         known = {(send.channel, send.key) for send in sends}
         assert {("http", key) for key in self.erp.bodies} <= known, "posted, and not in the record"
-        assert {("sms-twilio", key_of(text)) for text in self.sms.inbox} <= known, "texted, and not in the record"
+        texted = {(f"sms-{text.kind}", key_of(text)) for text in self.sms.inbox}
+        assert texted <= known, "texted, and not in the record"
 
     def close(self) -> None:
         for task in self._tasks:
@@ -208,7 +212,9 @@ class Peers:
 
 
 def key_of(text: Text) -> str:
-    """Return the intent's key, which is in the address that its reports go to."""
+    """Return the intent's key: the text's reference, or in the address that its reports go to."""
+    if text.asked.reference is not None:
+        return text.asked.reference
     (key,) = parse_qs(urlsplit(text.asked.callback or "").query)["intent"]
     return key
 
@@ -217,7 +223,8 @@ def key_of(text: Text) -> str:
 async def open_peers(witness: Witness, url: str, random: Random, clock: Clock) -> AsyncIterator[tuple[Peers, str]]:
     """Open both, and yield them with the ERP's address."""
     erp = Erp(witness=witness)
-    server = SmsServer(clock=clock, login=Login(password=SECRET, signing=SECRET))  # Twilio signs with the same
+    login = Login(password=SECRET, signing=SECRET, gate_url=f"{url}/receipts/sms-link?secret={SECRET}")
+    server = SmsServer(clock=clock, login=login)
     async with AsyncExitStack() as stack:
         sms = await stack.enter_async_context(open_sms_server(server))
         posts = await stack.enter_async_context(serve(erp.handle))

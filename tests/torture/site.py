@@ -222,8 +222,8 @@ class Site:
     @property
     def counted(self) -> Counter[str]:
         """What came to the peers, and what they told."""
-        arrived = Counter({"text": len(self.peers.sms.inbox), "post": len(self.peers.erp.bodies)})
-        arrived["mail"] = len(self.mail.inbox)
+        arrived = Counter(f"text by {text.kind}" for text in self.peers.sms.inbox)
+        arrived |= {"post": len(self.peers.erp.bodies), "mail": len(self.mail.inbox)}
         return arrived + Counter({f"report: {name}": count for name, count in self.peers.reports.items()})
 
     async def judge(self, deliveries: tuple[Delivery, ...]) -> None:

@@ -46,7 +46,7 @@ LONGEST_DELAY = 86400.0
 WAIT_FOR_REPORT = 6 * 3600.0
 """Seconds before what may have arrived is sent again where a report may still tell (channels.md 2.3)."""
 IN_DOUBT = frozenset({Settled.OPEN, Settled.UNCONFIRMED})
-_MAY_HAVE_ARRIVED = IN_DOUBT | {Settled.ACCEPTED}
+MAY_HAVE_ARRIVED = IN_DOUBT | {Settled.ACCEPTED}
 _ENDED = {
     Standing.VOIDED: "voided",
     Standing.DECLINED: "declined",
@@ -292,7 +292,7 @@ def fallen(delivery: Delivery, sends: Sequence[Send]) -> frozenset[str]:
 def may_have_it(delivery: Delivery, sends: Sequence[Send]) -> bool:
     """Tell whether the customer has the invoice, or may have: of this round or an earlier one."""
     outcomes = {send.outcome for send in sends if send.round >= 0}
-    if outcomes & _MAY_HAVE_ARRIVED:
+    if outcomes & MAY_HAVE_ARRIVED:
         return True
     return delivery.delivered_at is not None and Settled.BOUNCED not in outcomes
 
@@ -313,7 +313,7 @@ def next_effect(
 ) -> Decision:
     """Say which effect comes first; `now` is the database's clock, for it is compared with the record's times."""
     has_it, begun = delivered(delivery, sends), transaction.collection.begun
-    if transaction.collection.paid and delivery.delivered_at is None and not has_it:
+    if transaction.collection.paid and not has_it and _nobody_asked(delivery, sends):
         return Close(outcome=Outcome.SKIPPED, reason="already paid")
     if has_it and begun:
         return Close(outcome=Outcome.COMPLETED, reason=by_fallback(delivery, sends))
@@ -328,6 +328,12 @@ def next_effect(
         reason = f"it is not known whether the customer got it, and it is {late.reason}"
         return replace(late, reason=reason, alarm="alarm.unconfirmed")
     return late
+
+
+def _nobody_asked(delivery: Delivery, sends: Sequence[Send]) -> bool:
+    """Tell whether a send would be of our own accord: it is the first, or takes the place of what bounced."""
+    of_round = {send.outcome for send in sends if send.round == delivery.round}
+    return delivery.delivered_at is None or (delivery.round == 0 and Settled.BOUNCED in of_round)
 
 
 def _accepted_at(delivery: Delivery, sends: Sequence[Send]) -> datetime | None:
@@ -352,23 +358,45 @@ def early_bounces(delivery: Delivery, rules: Rules, now: datetime, *, since: dat
 
 
 def by_fallback(delivery: Delivery, sends: Sequence[Send]) -> str | None:
-    """Say by what the customer has it, where that is not the channel that was to be."""
-    before = fallen(delivery, sends)
-    arrived = [send.channel for send in sends if send.round == delivery.round and send.outcome is Settled.ACCEPTED]
-    if not before or not arrived:
+    """Say by what the customer has it, where that is not the channel that was to be, or not that alone."""
+    over = fallen(delivery, sends)
+    of_round = [send for send in sends if send.round == delivery.round]
+    arrived = list(dict.fromkeys(send.channel for send in of_round if send.outcome is Settled.ACCEPTED))
+    doubtful = {send.channel for send in of_round if send.outcome in IN_DOUBT} & over - {*arrived}
+    failed = over - doubtful - {*arrived}
+    if not arrived or not (failed or doubtful or arrived[1:]):
         return None
-    return f"delivered by {arrived[-1]}, after {', '.join(sorted(before))} had not worked"
+    words = [f"delivered by {' and '.join(arrived)}"]
+    words += [f"after {', '.join(sorted(failed))} had not worked"] * bool(failed)
+    words += [f"and it is not known whether by {', '.join(sorted(doubtful))}, too"] * bool(doubtful)
+    return ", ".join(words)
+
+
+def came_back(invoice: Delivery, sends: Sequence[Send]) -> bool:
+    """Tell whether all that was accepted of an invoice bounced later, so that its customer has nothing of it."""
+    outcomes = {send.outcome for send in sends if send.round >= 0}
+    return Settled.BOUNCED in outcomes and Settled.ACCEPTED not in outcomes and invoice.stated_round is None
 
 
 def by_invoice(
-    delivery: Delivery, transaction: Transaction, invoice: Delivery, rules: Rules, now: datetime
+    delivery: Delivery,
+    transaction: Transaction,
+    invoice: Delivery,
+    sends: Sequence[Send],
+    *,
+    rules: Rules,
+    now: datetime,
 ) -> Decision:
-    """Say what comes next for a purchase that was billed: it is captured once its invoice is delivered, or before."""
+    """Say what comes next for a purchase that was billed: it is captured once its invoice is delivered, or before.
+
+    `sends` are the invoice's, for it may have come back since.
+    """
     begun, number = transaction.collection.begun, transaction.invoice_number
     if delivery.delivered_at is not None:
         if begun:
             return Close(outcome=Outcome.COMPLETED)
-        return early_bounces(delivery, rules, now) or StartCapture()
+        if not came_back(invoice, sends):
+            return early_bounces(invoice, rules, now, since=_accepted_at(invoice, sends)) or StartCapture()
     if invoice.outcome in (Outcome.SKIPPED, Outcome.CANCELLED):
         return Close(outcome=invoice.outcome, reason=f"its invoice {number} was {invoice.outcome}: {invoice.reason}")
     if rules.order is CaptureOrder.BEFORE_DELIVERY and not begun:
@@ -386,7 +414,8 @@ def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: date
         return verdict
     if delivery.no_send_before and delivery.no_send_before > now:
         left = (delivery.no_send_before - now).total_seconds()
-        return Wait(reason=delivery.reason or "not to be sent yet", seconds=left, no_send=True)
+        reason = delivery.reason or "not to be sent yet"
+        return Wait(reason=reason, seconds=left, no_send=True, runs=not delivery.paced)
     if doubtful:
         return Deliver(purpose=Purpose.REPEAT, again=doubtful[-1])
     return Deliver(purpose=Purpose.RESEND if is_copy(delivery, sends) else Purpose.FIRST)
@@ -399,7 +428,7 @@ def _in_doubt(doubtful: Sequence[Send], rules: Rules, now: datetime) -> Wait | C
     if promise.guarantee is Guarantee.IDEMPOTENT:
         return None
     repeats = 0 if promise.guarantee is Guarantee.AT_MOST_ONCE else rules.unconfirmed_retries
-    used = sum(send.purpose is Purpose.REPEAT for send in doubtful)
+    used = sum(send.purpose is Purpose.REPEAT for send in doubtful if send.channel == last.channel)
     if used >= repeats:
         return Close(
             outcome=Outcome.FAILED,

@@ -616,7 +616,8 @@ class Delivery:
     organization_key: str | None = None  # of the billed organisation's number, as `recipient_key` of an address
     erased_at: datetime | None = None  # when what is personal in it was replaced by keyed hashes
     fallen: str = ""  # the channels that this round is done with, comma-separated: refused for good, too late, bounced
-    channel_since: datetime | None = None  # since when it is the turn of the channel that comes next, by the database
+    turn: str | None = None  # the channel whose turn it is
+    channel_since: datetime | None = None  # since when, by the database
     paced: bool = False  # it has its turn on a channel with a pace, at `no_send_before`
     as_link: bool = False  # a relay found the document too large for a mail
     delivered_at: datetime | None = None
@@ -1357,7 +1358,7 @@ class Store(Protocol):
         """
 
     async def begin_send(self, claim: Claim, send: Send, delivery: Delivery | None = None) -> None:
-        """Commit the intent and count the attempt; with it, whose turn it is by `delivery` (`fallen`, `channel_since`).
+        """Commit the intent and count the attempt; with it, by `delivery`, whose turn it is, and since when.
 
         Raises `AlreadySent` when a send of its round was accepted meanwhile, `IntentOpen`, and `CommitInDoubt` when it
         is not sure that the intent is written.

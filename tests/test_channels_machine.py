@@ -274,6 +274,7 @@ class Channels:
             give_up_after=10 * DAY,
             fallback_after=FALLBACK_AFTER,
             capture_delay=delay,
+            cancel_notice=True,
         )
         self.stories: dict[str, Story] = {}
         self.reports: list[Report] = []  # those on their way
@@ -586,6 +587,7 @@ class Channels:
             self._once(of_round, story)
         beside = Counter((send.round, send.channel) for send in sends if send.round < 0)
         assert max(beside.values(), default=0) <= 1, f"copied twice: {sends}"
+        assert sum(send.outcome is Settled.OPEN for send in sends) <= 1, f"more than one is under way: {sends}"
 
     def _copies(self, copies: int, of_key: list[Send]) -> None:
         """Compare what a peer took of one intent with what the record says of it."""

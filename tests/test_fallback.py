@@ -27,7 +27,7 @@ from service.delivery import (
     TransientFailure,
     UnconfirmedFailure,
 )
-from service.routing import Routes, read_routes
+from service.routing import E_INVOICES_IN_NORWAY_FROM, Routes, read_routes
 from tests.fakes import ACCOUNT, PDF, FakeChannel, FakeLinks, a_transaction
 from tests.store_values import request
 from tests.workbench import ID, RULES, Bench
@@ -211,6 +211,9 @@ async def test_a_bounce_with_no_other_channel_fails_and_says_so(bench: Bench) ->
     await bench.store.report(ACCOUNT, bounce)
     delivery = await later(bench, 0)
     assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "not delivered by email: 5.1.1 no such user")
+    await bench.store.retry(ID, request())  # no other address has been found: that would be a resend
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "no channel is left to try after email")
     assert len(bench.channel.sent) == 1
 
 
@@ -346,6 +349,23 @@ async def test_who_has_an_invoice_is_told_that_it_was_cancelled(bench: Bench, *,
     assert [send.purpose.value for send in await bench.store.sends(ID)] == ["first", *["cancelled"] * told]
 
 
+async def test_a_notice_whose_process_died_is_in_doubt_and_not_under_way_for_ever(bench: Bench) -> None:
+    bench.rules = replace(RULES, cancel_notice=True)
+    await delivered(bench)
+
+    def die() -> None:
+        raise asyncio.CancelledError
+
+    bench.channel.plan = [die]
+    bench.payments.add(a_transaction(ID, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED"))
+    await bench.arrive(event=True)
+    with pytest.raises(asyncio.CancelledError):
+        await bench.worker().drain()
+    delivery = await later(bench, 61)
+    assert (delivery.outcome, delivery.voided_at is not None, len(bench.channel.sent)) == (Outcome.COMPLETED, True, 1)
+    assert [send.outcome for send in await bench.store.sends(ID)] == [Settled.ACCEPTED, Settled.UNCONFIRMED]
+
+
 @pytest.mark.parametrize(
     ("text", "gate", "outcome"),
     [
@@ -478,3 +498,252 @@ async def test_what_falls_back_has_its_own_time_for_early_bounces(bench: Bench) 
     assert (await later(bench, 0)).channel == "sms-twilio"
     assert ((await later(bench, 1000)).outcome, await captures(bench)) == (Outcome.OPEN, ())
     assert (await later(bench, 801)).outcome is Outcome.COMPLETED
+
+
+# --- whose turn it is ------------------------------------------------------------------------------------------------
+
+
+async def test_a_turn_is_one_channels_own(bench: Bench) -> None:
+    """Where another channel has come to be the first, it does not lose the time that the one before it has had."""
+    sms = with_sms(bench)
+    bench.channel.plan = [TransientFailure("451 4.7.1 try later") for _ in range(99)]
+    bench.routes = Routes(default=("email",))
+    await delivered(bench)
+    await later(bench, HOUR + 60)
+    bench.routes = Routes(default=("sms-twilio", "email"))
+    delivery = await later(bench, 400)
+    assert (delivery.outcome, delivery.channel, len(sms.sent)) == (Outcome.COMPLETED, "sms-twilio", 1)
+
+
+@pytest.mark.parametrize("rule", ["exclusive = true", 'courtesy = ["sms-twilio"]'])
+async def test_what_no_other_channel_may_take_over_waits_quietly(bench: Bench, rule: str) -> None:
+    """It waits for its paused channel; the provider is not asked about it once a minute for as long as that lasts."""
+    with_sms(bench)
+    text = f'[[rule]]\nchannels = ["email"]\n{rule}'
+    bench.routes = read_routes(text, default=("email",), known=("email", "sms-twilio"))
+    bench.channel.plan = [TransientFailure("451 4.7.1 try later")]
+    await delivered(bench)
+    await bench.store.pause(ACCOUNT, "email", "out of order", by="kari", probe_in=None)
+    await later(bench, HOUR + 61)
+    reads = len(bench.payments.reads)
+    for _ in range(9):
+        assert (await later(bench, 61)).outcome is Outcome.OPEN
+    assert len(bench.payments.reads) == reads
+
+
+@pytest.mark.parametrize("change", ["channel", "content"])
+async def test_what_is_in_doubt_and_cannot_be_repeated_leaves_the_rest_of_the_time(bench: Bench, change: str) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    if change == "channel":
+        bench.routes = Routes(default=("sms-twilio",))
+    else:
+        bench.renderer.text = "an invoice in other words"
+    delivery = await later(bench, 901)
+    assert (delivery.outcome, sms.sent) == (Outcome.OPEN, [])
+    delivery = await later(bench, HOUR - 900)
+    assert (delivery.outcome, delivery.channel, bench.channel.sent) == (Outcome.COMPLETED, "sms-twilio", [])
+    assert delivery.reason == "delivered by sms-twilio, and it is not known whether by email, too"
+
+
+async def test_content_that_changed_with_no_other_channel_is_for_a_person(bench: Bench) -> None:
+    bench.channel.plan = [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    bench.renderer.text = "an invoice in other words"
+    delivery = await later(bench, 901)
+    assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "content changed since a send in doubt")
+
+
+async def test_each_channel_has_its_own_repeats(bench: Bench) -> None:
+    """After a retry both are in doubt: what was repeated by the first says nothing of the second."""
+    sms = with_sms(bench)
+    sms.reports = False
+    bench.channel.plan = [UnconfirmedFailure("no answer")] * 2
+    sms.plan = [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    await later(bench, 901)
+    await later(bench, HOUR)
+    await bench.store.retry(ID, request())
+    delivery = await later(bench, 901)
+    assert [send.channel for send in await bench.store.sends(ID)] == ["email"] * 2 + ["sms-twilio"] * 2
+    assert (delivery.outcome, len(sms.sent)) == (Outcome.COMPLETED, 1)
+
+
+# --- what the record says --------------------------------------------------------------------------------------------
+
+
+async def test_a_late_word_of_the_first_is_no_success_by_fallback(bench: Bench) -> None:
+    with_sms(bench)
+    bench.channel.plan = [UnconfirmedFailure("no answer")] * 2
+    await delivered(bench)
+    await later(bench, 901)
+    await bench.store.pause(ACCOUNT, "sms-twilio", "out of order", by="kari", probe_in=None)
+    assert (await later(bench, HOUR)).fallen == "email"
+    (_, again) = await bench.store.sends(ID)
+    await bench.store.report(ACCOUNT, report(bench, again.key, Fate.DELIVERED))
+    delivery = await later(bench, 1)
+    assert (delivery.outcome, delivery.channel, delivery.reason) == (Outcome.COMPLETED, "email", None)
+
+
+async def test_both_are_named_when_both_came(bench: Bench) -> None:
+    with_sms(bench, capture_delay=HOUR)
+    bench.channel.plan = [UnconfirmedFailure("no answer")] * 2
+    await delivered(bench)
+    await later(bench, 901)
+    await later(bench, HOUR)
+    (_, again, _) = await bench.store.sends(ID)
+    await bench.store.report(ACCOUNT, report(bench, again.key, Fate.DELIVERED))
+    delivery = await later(bench, HOUR)
+    assert (delivery.outcome, delivery.reason) == (Outcome.COMPLETED, "delivered by email and sms-twilio")
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+async def test_why_it_came_back_is_said_where_nobody_else_can_be_reached(bench: Bench, *, meanwhile: bool) -> None:
+    sms = with_sms(bench)
+    sms.reaches = False
+    took = bench.channel.send
+
+    async def bounce() -> None:
+        gone = replace(report(bench, "email-1", Fate.FAILED), detail="5.1.1 no such user")
+        await bench.store.report(ACCOUNT, replace(gone, reference=bench.channel.sent[0].message_id))
+
+    async def send(composed: Composed) -> Receipt:
+        receipt = await took(composed)
+        await bounce()
+        return receipt
+
+    if meanwhile:
+        bench.channel.send = send  # type: ignore[method-assign]
+    delivery = await delivered(bench)
+    if not meanwhile:
+        await bounce()
+        delivery = await later(bench, 0)
+    assert delivery.outcome is Outcome.FAILED
+    assert delivery.reason == "not delivered by email: 5.1.1 no such user; no usable e-mail address"
+    assert delivery.delivery_proof is None
+
+
+async def test_a_bounce_while_the_pass_is_under_way_brings_no_channel_back(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [GONE]
+    took = sms.send
+
+    async def send(composed: Composed) -> Receipt:
+        receipt = await took(composed)
+        await bench.store.report(ACCOUNT, report(bench, composed.message_id, Fate.FAILED, channel="sms-twilio"))
+        return receipt
+
+    sms.send = send  # type: ignore[method-assign]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, len(sms.sent), bench.channel.sent) == (Outcome.FAILED, 1, [])
+
+
+async def test_what_is_paid_by_the_time_it_comes_back_is_not_sent_again(bench: Bench) -> None:
+    sms = with_sms(bench)
+    await delivered(bench)
+    bench.payments.change(ID, collection=replace(bench.payments.transactions[ID].collection, paid=True))
+    await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED))
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, delivery.reason, sms.sent) == (Outcome.SKIPPED, "already paid", [])
+    await bench.store.resend(ID, request())  # a person may want a copy all the same
+    assert (await later(bench, 0)).outcome is Outcome.COMPLETED
+
+
+# --- pace, and copies ------------------------------------------------------------------------------------------------
+
+
+async def many(bench: Bench, number: int) -> list[str]:
+    ids = [f"{ACCOUNT}.n{place}" for place in range(number)]
+    for id_ in ids:
+        bench.payments.add(a_transaction(id_))
+        await bench.arrive(id_)
+    await bench.worker().drain()
+    return ids
+
+
+async def test_a_place_in_the_line_does_not_outlive_its_time(bench: Bench) -> None:
+    """Nobody worked for an hour: what stood in line does not go all at once, it lines up again."""
+    bench.channel.pace = Pace(count=30, seconds=60.0)
+    await many(bench, 8)
+    sent = []
+    for after in (3600, 2, 2, 2):
+        await later_for_all(bench, after)
+        sent.append(len(bench.channel.sent))
+    assert sent == [2, 3, 4, 5]
+
+
+async def later_for_all(bench: Bench, seconds: float) -> None:
+    bench.clock.advance(seconds)
+    await bench.worker().drain()
+
+
+async def test_who_stands_in_line_loses_no_patience(bench: Bench) -> None:
+    bench.channel.pace = Pace(count=1, seconds=1000.0)
+    *_, last = await many(bench, 3)
+    await bench.arrive(last)  # a further callback has it looked at meanwhile
+    await bench.worker().drain()
+    (delivery,) = await bench.store.known([last])
+    assert (delivery.reason, delivery.patience_since) == ("in line for the relay", None)
+    assert len(bench.channel.sent) == 1
+
+
+def with_a_copy_by(bench: Bench, channel: str, *channels: str) -> None:
+    known = tuple(one.name for one in (bench.channel, *bench.others))
+    text = f'[[rule]]\nchannels = {list(channels)}\ncourtesy = ["{channel}"]'
+    bench.routes = read_routes(text, default=("email",), known=known)
+
+
+async def test_a_copy_keeps_the_pace_of_its_relay_and_what_is_complete_stays_so(bench: Bench) -> None:
+    sms = with_sms(bench)
+    with_a_copy_by(bench, "email", "sms-twilio")
+    bench.channel.pace = Pace(count=30, seconds=60.0)
+    ids = await many(bench, 4)
+    copies = [len(bench.channel.sent)]
+    assert {delivery.outcome for delivery in await bench.store.known(ids)} == {Outcome.COMPLETED}
+    for _ in range(4):
+        await bench.arrive(ids[-1], event=True)  # looked at early, it keeps its place
+        await later_for_all(bench, 2)
+        copies.append(len(bench.channel.sent))
+    assert (len(sms.sent), copies) == (4, [1, 2, 3, 4, 4])
+    assert {delivery.due_at for delivery in await bench.store.known(ids)} == {None}
+
+
+async def test_no_copy_goes_by_a_channel_that_is_paused(bench: Bench) -> None:
+    sms = with_sms(bench)
+    with_a_copy_by(bench, "sms-twilio", "email")
+    await bench.store.pause(ACCOUNT, "sms-twilio", "out of order", by="kari", probe_in=None)
+    assert (await delivered(bench)).outcome is Outcome.COMPLETED
+    assert sms.sent == []
+    assert any(entry.detail == "no courtesy copy: sms-twilio is paused" for entry in await bench.store.history(ID))
+
+
+async def test_no_copy_goes_out_of_what_is_voided_meanwhile(bench: Bench) -> None:
+    sms = with_sms(bench)
+    with_a_copy_by(bench, "sms-twilio", "email")
+    bench.channel.plan = [lambda: bench.payments.change(ID, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED")]
+    delivery = await delivered(bench)
+    assert (delivery.outcome, len(bench.channel.sent), sms.sent) == (Outcome.CANCELLED, 1, [])
+
+
+async def test_no_copy_goes_where_the_invoice_itself_may_have_come(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.others = (sms, FakeChannel("http", guarantee=Guarantee.IDEMPOTENT))
+    with_a_copy_by(bench, "sms-twilio", "email", "sms-twilio", "http")
+    bench.channel.plan, sms.plan = [GONE], [UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    delivery = await later(bench, HOUR + 1)
+    assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "http", [])
+    words = "delivered by http, after email had not worked, and it is not known whether by sms-twilio, too"
+    assert delivery.reason == words
+
+
+async def test_a_mailed_pdf_that_will_not_do_is_told_of_in_the_record(bench: Bench) -> None:
+    day = E_INVOICES_IN_NORWAY_FROM
+    bench.payments.add(a_transaction(ID, invoice_date=day, due_date=day + timedelta(days=36500)))
+    bench.channel.plan = [TransientFailure("451 4.7.1 try later")]
+    await bench.arrive()
+    assert (await bench.work(after=0)).outcome is Outcome.OPEN
+    assert (await later(bench, 61)).outcome is Outcome.COMPLETED
+    details = [entry.detail or "" for entry in await bench.store.history(ID)]
+    assert [d.startswith("sent all the same: a mailed PDF is no invoice in law") for d in details].count(True) == 1

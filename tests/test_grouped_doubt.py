@@ -13,16 +13,20 @@ from service.delivery import (
     RECONCILE,
     Arrival,
     Condition,
+    Fate,
     GroupAddresses,
     Members,
     Outcome,
     Party,
+    Reported,
     Settled,
     Standing,
     TransientFailure,
     UnconfirmedFailure,
 )
 from tests.fakes import ACCOUNT
+from tests.store_values import request
+from tests.test_fallback import report, with_sms
 from tests.test_grouped import (
     BEFORE,
     DAY,
@@ -366,3 +370,39 @@ async def test_one_that_was_skipped_earlier_and_is_collected_by_now_is_held(benc
     await settle(bench)
     assert (bench.channel.sent, bench.payments.captures) == ([], [])
     assert (await found(bench, f"invoice.{NUMBER}")).is_held
+
+
+@pytest.mark.parametrize("collected", [True, False])
+async def test_an_invoice_that_came_back_goes_by_the_next_channel(bench: Bench, *, collected: bool) -> None:
+    """It bounced, whether or not its purchases are captured by then; those that are not wait for the next channel."""
+    sms = with_sms(bench, capture_delay=0.0 if collected else 2 * HOUR)
+    await bought(bench, "p1", "p2")
+    await billed(bench, "p1", "p2")
+    await settle(bench, 6, 10)
+    assert (len(bench.channel.sent), len(bench.payments.captures)) == (1, 2 * collected)
+    await bench.store.pause(ACCOUNT, "sms-twilio", "held", by="kari", probe_in=None)
+    assert await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED)) is Reported.BOUNCED
+    await settle(bench, 9, HOUR / 2)
+    invoice = await found(bench, f"invoice.{NUMBER}")
+    assert (invoice.outcome, len(bench.payments.captures)) == (Outcome.OPEN, 2 * collected)
+    await bench.store.resume(ACCOUNT, "sms-twilio")
+    await settle(bench, 9, HOUR / 2)
+    invoice = await found(bench, f"invoice.{NUMBER}")
+    assert (invoice.outcome, len(sms.sent)) == (Outcome.COMPLETED, 1)
+    assert invoice.reason == "delivered by sms-twilio, after email had not worked"
+    assert len(bench.payments.captures) == 2
+
+
+async def test_an_invoice_that_came_back_for_good_is_failed_and_nothing_is_captured(bench: Bench) -> None:
+    bench.rules = replace(RULES, capture_delay=2 * HOUR)
+    await bought(bench, "p1", "p2")
+    await billed(bench, "p1", "p2")
+    await settle(bench, 6, 10)
+    await bench.store.report(ACCOUNT, report(bench, "email-1", Fate.FAILED))
+    await settle(bench, 6, HOUR)
+    invoice = await found(bench, f"invoice.{NUMBER}")
+    assert (invoice.outcome, invoice.reason) == (Outcome.FAILED, "not delivered by email: failed")
+    assert not bench.payments.captures
+    await bench.store.resolve(INVOICE, request(), delivered=True)
+    await settle(bench, 3, HOUR)
+    assert len(bench.payments.captures) == 2

@@ -117,6 +117,11 @@ def test_what_is_exclusive_and_what_is_a_courtesy() -> None:
         ("[[rule]]\nchannels = 'email'\nexclusive = 1", "exclusive must be true or false"),
         ("[[rule]]\nchannels = [1]", "channels must be a word or a list of words"),
         ("[[rule]]\nchannels = 'email'\nhas = 'fax'", "has has fax"),
+        ("[[rule]]\nchannels = 'email'\ncountry = ['NO', 'Norge']", "country has Norge; 2 letters, such as NO"),
+        ("[[rule]]\nchannels = 'email'\ncurrency = 'kr'", "currency has kr; 3 letters, such as NOK"),
+        ("[[rule]]\nchannels = 'email'\nlanguage = 'norsk'", "language has norsk; 2 letters, such as nb"),
+        ("[[rule]]\nchannels = 'email'\nmin_amount = 2\nmax_amount = 1", "min_amount is more than max_amount"),
+        ("[[rule]]\nchannels = 'email'\nhas = 'phone'\nlacks = 'phone'", "has and lacks both name phone"),
     ],
 )
 def test_every_mistake_is_named_with_its_place(text: str, said: str) -> None:
@@ -147,6 +152,9 @@ def test_rubbish_is_refused_kindly(text: str) -> None:
         (asked(billing={"business_name": "Bergen kommune"}), TODAY, ["public body"]),
         (asked(billing={"business_name": "Malmö kommun", "country": "SE"}), TODAY, ["public body"]),
         (asked(billing={"business_name": "Kommunikasjon AS"}), TODAY, []),
+        (asked(billing={"business_name": "Justisdepartementet"}), TODAY, ["public body"]),
+        (asked(billing={"business_name": "Skolverket", "country": "SE"}), TODAY, ["public body"]),
+        (asked(billing={"business_name": "Verktøy AS"}), TODAY, []),
         (asked(billing={"business_name": "Bergen kommune"}), date(2027, 2, 1), ["e-invoices", "public body"]),
     ],
 )
@@ -156,6 +164,14 @@ def test_where_a_mailed_pdf_will_not_do_it_warns(transaction: Transaction, today
     assert all(word in warning for word, warning in zip(words, warnings, strict=True))
     to_erp = read_routes("", default=("http",), known=KNOWN).choose(transaction, language="nb", today=today)
     assert to_erp.warnings == ()
+    to_fall_back = read_routes("", default=("http", "email"), known=KNOWN)
+    assert to_fall_back.choose(transaction, language="nb", today=today).warnings == warnings
+
+
+def test_norwegian_is_written_in_two_ways() -> None:
+    chosen = routes('[[rule]]\nlanguage = "no"\nchannels = "http"')
+    found = [chosen.choose(asked(), language=tag, today=TODAY).channels for tag in ("nb", "nn", "da")]
+    assert found == [("http",), ("http",), ("email",)]
 
 
 # --- `routes explain` ------------------------------------------------------------------------------------------------

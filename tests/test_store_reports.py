@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import select
 
@@ -27,6 +28,7 @@ from service.delivery import (
 )
 from service.store import SqlStore, open_store
 from service.store.tables import receipts
+from tests.conftest import emptied
 from tests.fakes import MovedClock
 from tests.store_values import (
     ACCOUNT,
@@ -224,6 +226,23 @@ async def test_an_early_report_does_not_wait_behind_those_of_others_mails(store:
     await store.report(ACCOUNT, report(event="early"))
     found = await store.unmatched_reports(ACCOUNT)
     assert (len(found), found[-1].event_id) == (200, "early")
+
+
+async def test_what_nobody_sent_is_forgotten(store: SqlStore, clock: MovedClock) -> None:
+    """Reports of others' mails come in without end: they are not kept for ever, nor read through once a minute."""
+    await store.report(ACCOUNT, report(event="old", reference="nobody's"))
+    await completed(store)
+    await store.report(ACCOUNT, report(event="ours"))
+    clock.advance(timedelta(days=31).total_seconds())
+    await store.report(ACCOUNT, report(event="new", reference="nobody's"))
+    with store._engines.readers.connect() as connection:
+        assert set(connection.execute(select(receipts.c.event_id)).scalars()) == {"ours", "new"}
+        if connection.dialect.name == "sqlite":
+            wanted = "SELECT * FROM receipts WHERE account_id = 'a' AND send_id IS NULL AND received_at > 0"
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {wanted} ORDER BY received_at DESC")
+            assert [row[3] for row in rows] == [
+                "SEARCH receipts USING INDEX receipts_unmatched (account_id=? AND received_at>?)"
+            ]
 
 
 async def test_a_persons_word_outweighs_a_bounce(store: SqlStore) -> None:
@@ -443,6 +462,18 @@ async def test_what_somebody_has_in_hand_does_not_fall(store: SqlStore, clock: M
     assert await store.fall_from(ACCOUNT, "email", 600) == 0
     clock.advance(60)
     assert await store.fall_from(ACCOUNT, "email", 600) == 1
+
+
+async def test_what_another_holds_the_lock_of_falls_next_time(postgres_database: str, clock: MovedClock) -> None:
+    """Nobody waits for it: two processes that lock the same rows in another order would stop each other."""
+    async with open_store(emptied(postgres_database), clock=clock, migrate=False) as store:
+        await waiting(store, clock, 1)
+        await waiting(store, clock, 2)
+        clock.advance(3600)
+        with psycopg.connect(postgres_database) as frozen:
+            frozen.execute("SELECT 1 FROM deliveries WHERE id = %s FOR UPDATE", (arrival(1).transaction_id,))
+            assert await store.fall_from(ACCOUNT, "email", 600) == 1
+        assert await store.fall_from(ACCOUNT, "email", 600) == 1
 
 
 async def test_a_closed_delivery_does_not_fall(store: SqlStore, clock: MovedClock) -> None:

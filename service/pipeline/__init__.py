@@ -14,7 +14,7 @@ from service.decide import (
     next_effect,
 )
 from service.delivery import Claim, Kind, Outcome, Standing
-from service.pipeline.asides import courtesy, tell_cancelled
+from service.pipeline.asides import tell_cancelled, with_copies
 from service.pipeline.capturing import settle_open_capture, start_capture
 from service.pipeline.consolidating import gather
 from service.pipeline.ending import end, look_at_closed
@@ -42,13 +42,14 @@ class Pipeline:
         Raises `LeaseLost` and `StoreUnavailable`; the intents it committed tell the next pass where it was.
         """
         work = _work(self._parts, claim, move)
+        await settle_open_sends(work)  # first: however the pass ends, the record says what is in doubt
         await gather(work)  # once in a pass: what is decided and prepared rests on one set of purchases
         if claim.delivery.outcome in (Outcome.COMPLETED, Outcome.FAILED):
             return await look_at_closed(work)
         ending = await _run(work)
         if isinstance(ending, Close) and ending.voided:
             await tell_cancelled(work)
-        return end(work, ending)
+        return end(work, await with_copies(work, ending))
 
     async def abandon(self, claim: Claim) -> None:
         """Say of what a dead process left of a delivery that is given up that its outcome is not known."""
@@ -69,7 +70,6 @@ def _work(parts: Parts, claim: Claim, move: Callable[[str], bool]) -> Work:
 
 
 async def _run(work: Work) -> Ending:
-    await settle_open_sends(work)  # first: however the pass ends, the record says what is in doubt
     decision = await read(work) or await _next(work)
     while True:
         if isinstance(decision, Close) and decision.of_channel is not None:
@@ -82,7 +82,6 @@ async def _run(work: Work) -> Ending:
             act = deliver(work, decision) if isinstance(decision, Deliver) else start_capture(work)
             # An effect that succeeded says nothing; what comes next rests on a new read.
             decision = await act or await read(work) or await _next(work)
-            await courtesy(work)
         else:
             return decision
 

@@ -5,19 +5,18 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from service.decide import delivered
+from service.decide import MAY_HAVE_ARRIVED, Close, Ending, Requeue, delivered
 from service.delivery import (
     CANCELLED_ROUND,
     COURTESY_ROUND,
-    AlreadySent,
     Channel,
     CommitInDoubt,
     Composed,
     DeliveryFailure,
     Intent,
-    IntentOpen,
     Kind,
     Message,
+    Outcome,
     Purpose,
     Receipt,
     Recipient,
@@ -28,7 +27,7 @@ from service.delivery import (
     UnconfirmedFailure,
 )
 from service.pipeline.falling import named, route_of
-from service.pipeline.sending import begin_send, link_to, message_of, settle_send
+from service.pipeline.sending import begin_send, link_to, message_of, settle_send, turn
 from service.pipeline.work import Work, enter, free_id, ids, took
 
 _log = structlog.get_logger()
@@ -46,20 +45,51 @@ class Aside:
     purpose: Purpose
 
 
-async def courtesy(work: Work) -> None:
-    """Send the copies that the route names beside the real message, once that was accepted."""
-    if not delivered(work.delivery, work.sends) or work.sent is None:
-        return
+async def with_copies(work: Work, ending: Ending) -> Ending:
+    """Send the copies that the route names beside the real message; return the ending, to be looked at again at need.
+
+    They go out once it was accepted and everything else of the pass is done; what is closed stays closed meanwhile.
+    """
+    if isinstance(ending, Close) and ending.outcome is not Outcome.COMPLETED:
+        return ending
+    late = await courtesy(work)
+    if late is None or isinstance(ending, Requeue):
+        return ending
+    return replace(ending, look_again_in=late) if isinstance(ending, Close) else replace(ending, at_most=late)
+
+
+async def courtesy(work: Work) -> float | None:
+    """Send the copies; return the seconds until the place of one that stands in line for its relay."""
+    if not delivered(work.delivery, work.sends) or not (work.sent or work.delivery.paced):
+        return None
     for name in route_of(work).courtesy:
         channel = named(work, name)
-        if channel is None or name == work.sent or _tried(work, COURTESY_ROUND, name):
+        if channel is None or _may_have_come(work, name):
             continue
+        if await _paused(work, channel):
+            enter(work, Step.DELIVER, Result.SKIPPED, detail=f"no courtesy copy: {name} is paused", channel=name)
+            continue
+        if late := await turn(work, channel):
+            return late.seconds
         try:
             aside = await _copy(work, channel)
         except DeliveryFailure as failure:
             enter(work, Step.DELIVER, Result.SKIPPED, detail=f"no courtesy copy: {failure.reason}", channel=name)
             continue
         await _tell(work, aside)
+    work.delivery = replace(work.delivery, paced=False)
+    return None
+
+
+def _may_have_come(work: Work, channel: str) -> bool:
+    """Tell whether the customer has it by this channel already, or may have, or was to have a copy by it."""
+    of_round = [s for s in work.sends if (s.round, s.channel) == (work.delivery.round, channel)]
+    return _tried(work, COURTESY_ROUND, channel) or any(s.outcome in MAY_HAVE_ARRIVED for s in of_round)
+
+
+async def _paused(work: Work, channel: Channel) -> bool:
+    pauses = await work.parts.store.pauses(work.delivery.account_id)
+    return channel.name in {pause.lane for pause in pauses}
 
 
 async def _copy(work: Work, channel: Channel) -> Aside:
@@ -88,6 +118,9 @@ async def tell_cancelled(work: Work) -> None:
     channel = named(work, arrived[-1].channel)
     if channel is None or not channel.template or _tried(work, CANCELLED_ROUND, channel.name):
         return
+    if await _paused(work, channel):
+        enter(work, Step.DELIVER, Result.SKIPPED, detail=f"no notice: {channel.name} is paused", channel=channel.name)
+        return
     try:
         recipient = channel.recipient(work.known)
         message = message_of(work, channel, recipient, None, Purpose.CANCELLED)
@@ -114,7 +147,7 @@ async def _tell(work: Work, aside: Aside) -> None:
     try:
         if await begin_send(work, send):
             return
-    except (AlreadySent, IntentOpen, CommitInDoubt):
+    except CommitInDoubt:
         return
     began = work.parts.clock.monotonic()
     try:

@@ -6,7 +6,7 @@ import structlog
 
 from service.decide import Close, Ending, Requeue, Wait, delay_of, delivered, gives_up, may_have_it, tick
 from service.delivery import HAD_IT, DecidedBy, Outcome, Result, Schedule, Standing, Step
-from service.pipeline.asides import tell_cancelled
+from service.pipeline.asides import courtesy, tell_cancelled
 from service.pipeline.reading import read
 from service.pipeline.work import Passed, Work, alarm, enter, ids, told_already
 
@@ -138,5 +138,6 @@ async def look_at_closed(work: Work) -> Passed:
         if had_it:
             alarm(work, "alarm.voided_after_delivery", words)
             await tell_cancelled(work)
+    late = await courtesy(work) if work.known.standing is Standing.AUTHORIZED else None
     closed = replace(work.delivery, postponed=0)
-    return Passed(delivery=closed, schedule=Schedule(due_in=None), entries=tuple(work.entries))
+    return Passed(delivery=closed, schedule=Schedule(due_in=late), entries=tuple(work.entries))

@@ -28,8 +28,9 @@ def reach(work: Work, *, without: str | None = None, only: str | None = None) ->
     `only` is the channel of a send in doubt that is repeated: no other can do that. Raises `PermanentFailure` saying
     why there is none.
     """
-    refusals: list[str] = []
     over = fallen(work.delivery, work.sends)
+    # What the last of those said comes first: it is why this one is asked.
+    refusals = [work.delivery.reason] if over and work.delivery.reason else []
     for name in route_of(work).channels:
         channel = named(work, name)
         if channel is None or name in over or name == without or only not in (None, name):
@@ -38,12 +39,8 @@ def reach(work: Work, *, without: str | None = None, only: str | None = None) ->
             return channel, channel.recipient(work.known, to=work.delivery.send_to or _of_organization(work))
         except PermanentFailure as failure:
             refusals.append(failure.reason)
-    raise PermanentFailure("; ".join(refusals) or _nothing_left(work))
-
-
-def _nothing_left(work: Work) -> str:
-    """Say why no channel is left: what the last of them said is the delivery's reason, kept as it fell."""
-    return work.delivery.reason or "no channel is left to try"
+    done_with = f" after {', '.join(sorted(over))}" if over else ""
+    raise PermanentFailure("; ".join(refusals) or f"no channel is left to try{done_with}")
 
 
 def _of_organization(work: Work) -> str | None:
@@ -63,15 +60,15 @@ def another(work: Work, channel: str) -> bool:
     return True
 
 
-def took_its_turn(work: Work) -> None:
-    """Note since when it is the turn of the channel that comes next."""
-    if work.delivery.channel_since is None:
-        work.delivery = replace(work.delivery, channel_since=database_now(work))
+def took_its_turn(work: Work, channel: str) -> None:
+    """Note whose turn it is, and since when."""
+    if work.delivery.channel_since is None or work.delivery.turn != channel:
+        work.delivery = replace(work.delivery, turn=channel, channel_since=database_now(work))
 
 
-def time_left(work: Work) -> float | None:
+def time_left(work: Work, channel: str) -> float | None:
     """Return the seconds until the next channel has its turn; None when this one's has not begun."""
-    if work.delivery.channel_since is None:
+    if work.delivery.channel_since is None or work.delivery.turn != channel:
         return None
     over_at = work.delivery.channel_since + timedelta(seconds=work.parts.rules.fallback_after)
     return (over_at - database_now(work)).total_seconds()
@@ -79,7 +76,7 @@ def time_left(work: Work) -> float | None:
 
 def in_time(work: Work, channel: str, ending: Ending | None) -> Ending | None:
     """Return `ending`, sooner where another channel has its turn before that."""
-    left = time_left(work)
+    left = time_left(work, channel)
     if not isinstance(ending, Wait) or left is None or not another(work, channel):
         return ending
     return replace(ending, at_most=max(left, 0.0))
@@ -97,16 +94,20 @@ def not_too_long(work: Work, decision: Decision) -> Decision:
 
 
 def tire(work: Work) -> None:
-    """Give the next channel its turn where the present one's time is over."""
-    left = time_left(work)
-    if left is None or left > 0 or delivered(work.delivery, work.sends):
+    """Give the next channel its turn where the present one's time is over; with no other, it begins again."""
+    if work.delivery.channel_since is None or delivered(work.delivery, work.sends):
         return
     try:
         channel, _ = reach(work)
     except PermanentFailure:
         return
+    left = time_left(work, channel.name)
+    if left is None or left > 0:
+        return
     if another(work, channel.name):
         _fall(work, channel.name, work.delivery.reason or _IN_TIME)
+    else:  # or it would be taken up from a paused lane again and again; see `Store.fall_from`
+        work.delivery = replace(work.delivery, channel_since=database_now(work))
 
 
 def fall(work: Work, close: Close) -> Wait | None:
@@ -117,7 +118,7 @@ def fall(work: Work, close: Close) -> Wait | None:
     channel = close.of_channel
     if channel is None or not another(work, channel):
         raise LookupError
-    left = time_left(work)
+    left = time_left(work, channel)
     if close.alarm == "alarm.unconfirmed" and left is not None and left > 0:
         return Wait(reason=close.reason or _IN_TIME, seconds=left, no_send=True)
     _fall(work, channel, close.reason or _IN_TIME)

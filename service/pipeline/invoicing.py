@@ -3,7 +3,18 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from service.decide import Close, Decision, Ending, Wait, by_age, by_content, by_standing, delivered, next_effect
+from service.decide import (
+    Close,
+    Decision,
+    Ending,
+    Wait,
+    by_age,
+    by_content,
+    by_fallback,
+    by_standing,
+    delivered,
+    next_effect,
+)
 from service.delivery import CaptureOrder, Member, Members, Outcome, Result, Standing, Step
 from service.pipeline.consolidating import carrying, counted, wake, wake_one
 from service.pipeline.work import Work, alarm, database_now, enter
@@ -37,11 +48,14 @@ async def _captured(work: Work, members: list[Member]) -> Ending:
     """See to the capture of every purchase: each is its own delivery's, and this one is complete when they are."""
     waiting = [member for member in members if member.delivery.outcome is Outcome.OPEN]
     if waiting:
-        await wake(work, [member for member in waiting if member.delivery.delivered_at is None])
+        new = work.sent is not None  # after one that came back, those that had learned of it wait for this one
+        await wake(work, [member for member in waiting if new or member.delivery.delivered_at is None])
         return Wait(reason=f"{len(waiting)} of {len(members)} purchases are not captured yet", runs=False)
     missing = len(members) - _learn_captures(work, members)
-    reason = f"{missing} of {len(members)} purchases were not captured; see each of them" if missing else None
-    return Close(outcome=Outcome.COMPLETED, reason=reason)
+    if missing:
+        reason = f"{missing} of {len(members)} purchases were not captured; see each of them"
+        return Close(outcome=Outcome.COMPLETED, reason=reason)
+    return Close(outcome=Outcome.COMPLETED, reason=by_fallback(work.delivery, work.sends))
 
 
 def _learn_captures(work: Work, members: list[Member]) -> int:
@@ -85,7 +99,8 @@ async def _settled(work: Work, members: list[Member]) -> Wait | None:
 async def _next(work: Work, members: list[Member], speaks: Member) -> Decision:
     rules = work.parts.rules
     before = rules.order is CaptureOrder.BEFORE_DELIVERY
-    if work.delivery.round == 0 and any(member.delivery.delivered_at is not None for member in members):
+    known = work.delivery.delivered_at is not None  # by this record: it came back, and its purchases have learned of it
+    if not known and work.delivery.round == 0 and any(m.delivery.delivered_at is not None for m in members):
         reason = "delivered before this record knew of it: a purchase of it was delivered"
         return Close(outcome=Outcome.COMPLETED, reason=reason)
     # A purchase that was CAPTURED from the start tells nothing of its invoice: only what initiated a collection does.

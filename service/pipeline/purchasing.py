@@ -15,6 +15,7 @@ from service.decide import (
     by_content,
     by_due_date,
     by_invoice,
+    came_back,
     on_failure,
 )
 from service.delivery import (
@@ -137,13 +138,16 @@ async def _billed(work: Work, purchase: Purchase) -> Decision:
     if told := await settle_open_capture(work):
         return told
     learn_collection(work)
-    learned = work.delivery.delivered_at is None and invoice.delivered_at is not None
+    sends = await work.parts.store.sends(invoice.id) if invoice.delivered_at is not None else ()
+    has_it = invoice.delivered_at is not None and not came_back(invoice, sends)
+    learned = work.delivery.delivered_at is None and has_it
     if learned:
         work.delivery = replace(work.delivery, delivered_at=invoice.delivered_at, delivery_proof=invoice.delivery_proof)
         enter(work, Step.DELIVER, Result.ACCEPTED, detail=f"with invoice {scrub(purchase.invoice_number or '')}")
     if work.claim.delivery.captured_known_at is None and work.delivery.captured_known_at is not None:
         await wake_one(work, invoice.id)  # with `before_delivery` it waits for this
-    decision = by_invoice(work.delivery, work.known, invoice, work.parts.rules, work.parts.clock.now())
+    now = database_now(work)
+    decision = by_invoice(work.delivery, work.known, invoice, sends, rules=work.parts.rules, now=now)
     if learned and isinstance(decision, StartCapture):
         return Requeue(lane=PROVIDER_LANE)  # written down first: the record says in which order things became known
     return _held_back(work, purchase, invoice) or decision if work.delivery.delivered_at is None else decision

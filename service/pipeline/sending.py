@@ -1,7 +1,9 @@
 """Preparing and sending the message: the intent first, then the effect, then its outcome."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import structlog
 
@@ -33,13 +35,14 @@ from service.delivery import (
     Step,
     UnconfirmedFailure,
 )
-from service.pipeline.falling import in_time, reach, took_its_turn
+from service.pipeline.falling import in_time, reach, route_of, took_its_turn
 from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
 from service.pipeline.room import Place
-from service.pipeline.work import Work, alarm, enter, free_id, ids, record, so_far, took
+from service.pipeline.work import Work, alarm, database_now, enter, free_id, ids, record, so_far, took
 
 _SAID = {Purpose.NOTICE: "notice", Purpose.CANCELLED: "cancellation", Purpose.COURTESY: "courtesy copy"}
 _IN_LINE = "in line for the relay"
+_PLACE_SECONDS = 30.0  # for which a place in it is kept: a poll, and a wait for a slot
 _log = structlog.get_logger()
 
 
@@ -58,25 +61,38 @@ async def deliver(work: Work, step: Deliver) -> Ending | None:
     try:
         channel, recipient = reach(work, only=step.again.channel if step.again else None)
     except PermanentFailure as failure:
-        return on_failure(failure, lane=work.delivery.lane)
-    took_its_turn(work)
+        if step.again is None:
+            return on_failure(failure, lane=work.delivery.lane)
+        return _not_again(step.again, "it is not known whether the customer got it, and it cannot be sent again")
+    took_its_turn(work, channel.name)
     if not work.move(channel.name):
         return Requeue(lane=channel.name)
-    if late := await _turn(work, channel):
+    if late := await turn(work, channel):
         return in_time(work, channel.name, late)
     async with work.parts.room.place() as place:
         return in_time(work, channel.name, await _deliver(work, step, channel, recipient, place))
 
 
-async def _turn(work: Work, channel: Channel) -> Wait | None:
-    """Wait for a place where the channel has a pace; one is taken for each send, by whichever process comes to it."""
-    if channel.pace is None or work.delivery.paced:
+async def turn(work: Work, channel: Channel) -> Wait | None:
+    """Wait for a place where the channel has a pace; one is taken for each send, by whichever process comes to it.
+
+    One that has long passed is worth nothing: after a pause all that stood in line would go at once.
+    """
+    if channel.pace is None:
         return None
-    wait = await work.parts.store.take_turn(work.delivery.account_id, channel.name, channel.pace)
+    now, place = database_now(work), work.delivery.no_send_before if work.delivery.paced else None
+    wait = (place - now).total_seconds() if place else -math.inf
+    if wait < -_PLACE_SECONDS:
+        wait = await work.parts.store.take_turn(work.delivery.account_id, channel.name, channel.pace)
     if wait <= 0:
         return None
-    work.delivery = replace(work.delivery, paced=True)
+    work.delivery = replace(work.delivery, paced=True, no_send_before=now + timedelta(seconds=wait))
     return Wait(reason=_IN_LINE, lane=channel.name, runs=False, seconds=wait, no_send=True)
+
+
+def _not_again(doubtful: Send, reason: str) -> Close:
+    """Give up repeating a send in doubt; another channel may have its turn when this one's time is over."""
+    return Close(outcome=Outcome.FAILED, reason=reason, alarm="alarm.unconfirmed", of_channel=doubtful.channel)
 
 
 async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recipient, place: Place) -> Ending | None:
@@ -90,7 +106,10 @@ async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recip
         return contradicted(basis, work.known)
     send, composed = _compose(work, step, prepared)
     if step.again is not None and composed.sha256 != step.again.sha256:
-        return Close(outcome=Outcome.FAILED, reason="content changed since a send in doubt", alarm="alarm.unconfirmed")
+        return _not_again(step.again, "content changed since a send in doubt")
+    if prepared.channel.template and not work.sends:  # said once
+        for warning in route_of(work).warnings:
+            enter(work, Step.DELIVER, Result.DEFERRED, detail=f"sent all the same: {warning}")
     if late := await begin_send(work, send):
         return late
     return await _hand_over(work, prepared, composed, send)

@@ -93,7 +93,7 @@ PERSONAL = (
         "received_at outcome lane due_at no_send_before attempt claims errors postponed bad_documents round"
         " closed_waiting source released even_late stated_round patience_used patience_since decided_by channel"
         " erased_at delivered_at delivery_proof captured_at captured_known_at voided_at closed_at lease_token"
-        " leased_until wakes seen asked told captures_begun chain fallen channel_since paced as_link",
+        " leased_until wakes seen asked told captures_begun chain fallen turn channel_since paced as_link",
         Fate.KEPT,
         "times, counts and words of our own: what was done, and when",
     ),

@@ -90,7 +90,7 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
     woken_since = held.wakes > claim.wakes
     if held.asked > claim.wakes:
         # An operator's retry or resend that came meanwhile is not lost, even if this step would have closed the row.
-        kept = replace(_fresh(kept), no_send_before=held.delivery.no_send_before, fallen=held.delivery.fallen)
+        kept = _as_asked(held.delivery, kept)
     elif woken_since:
         kept = _as_woken(delivery, kept, told=held.told > claim.wakes)
     if schedule.no_send_for is not None:
@@ -111,7 +111,7 @@ def send_begun(held: Held, claim: Claim, send: Send, now: datetime, *, turn: Del
         raise LeaseLost
     delivery = replace(held.delivery, attempt=held.delivery.attempt + 1)
     if turn is not None and held.asked <= claim.wakes:  # a person's retry has begun with the first channel again
-        delivery = replace(delivery, fallen=turn.fallen, channel_since=turn.channel_since)
+        delivery = replace(delivery, fallen=turn.fallen, turn=turn.turn, channel_since=turn.channel_since)
     delivery = replace(delivery, paced=False)  # its place in line is used up, whatever becomes of this process
     if send.purpose not in BESIDE:
         delivery = replace(delivery, channel=send.channel, recipient=send.recipient, recipient_key=send.recipient_key)
@@ -316,6 +316,21 @@ def _customer_has_it(delivery: Delivery) -> Delivery:
 def _due_by(delivery: Delivery, now: datetime) -> Delivery:
     due_at = now if delivery.due_at is None else min(delivery.due_at, now)
     return replace(delivery, due_at=due_at, lane=PROVIDER_LANE)
+
+
+def _as_asked(row: Delivery, kept: Delivery) -> Delivery:
+    """Return `kept` open again, as a person's word or a bounce has left the row meanwhile.
+
+    What the row knows of its delivery is newer than the step: what the step had proved may be what bounced.
+    """
+    return replace(
+        _fresh(kept),
+        reason=row.reason,
+        no_send_before=row.no_send_before,
+        fallen=row.fallen,
+        # A purchase learns it from its invoice.
+        delivery_proof=kept.delivery_proof if kept.kind is Kind.PURCHASE else row.delivery_proof,
+    )
 
 
 def _as_woken(step: Delivery, kept: Delivery, *, told: bool) -> Delivery:

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, literal, or_, type_coerce, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, literal, or_, select, type_coerce, update
 
 from service.delivery import PROVIDER_LANE, Pace
 from service.store.clock import database_now, now_of
@@ -22,9 +22,9 @@ def take_turn(connection: Connection, account_id: str, lane: str, pace: Pace, sh
 
 def fall_from(connection: Connection, account_id: str, lane: str, after: float, shift: int) -> int:
     """As `Store.fall_from`."""
-    values = {"shift": shift, "ago": -microseconds(timedelta(seconds=after))}
+    # Nobody's lock is waited for, and several processes may do this at once.
     tired = (
-        update(deliveries)
+        select(deliveries.c.id)
         .where(
             deliveries.c.account_id == account_id,
             deliveries.c.lane == lane,
@@ -32,6 +32,11 @@ def fall_from(connection: Connection, account_id: str, lane: str, after: float, 
             deliveries.c.channel_since < database_now(plus=bindparam("ago", type_=BigInteger)),
             or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < database_now()),
         )
-        .values(lane=PROVIDER_LANE, due_at=database_now())
+        .with_for_update(key_share=True, skip_locked=True)
+        .cte("tired")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    return len(connection.execute(tired.returning(deliveries.c.id), values).all())
+    taken = update(deliveries).where(deliveries.c.id.in_(select(tired.c.id)))
+    taken = taken.values(lane=PROVIDER_LANE, due_at=database_now())
+    values = {"shift": shift, "ago": -microseconds(timedelta(seconds=after))}
+    return len(connection.execute(taken.returning(deliveries.c.id), values).all())

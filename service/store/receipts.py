@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, delete, or_, select
 from sqlalchemy.engine import Row
 
 from service.delivery import Entry, Fate, Report, Reported, Result, Send, Settled, Step
@@ -59,7 +59,9 @@ def unmatched(connection: Connection, account_id: str, shift: int) -> tuple[Repo
 
 
 def keep(book: Book, account_id: str, report: Report) -> Reported:
-    """Write a report whose send is not known yet."""
+    """Write a report whose send is not known yet, and forget those for which none was found in all that time."""
+    old = delete(receipts).where(receipts.c.account_id == account_id, receipts.c.send_id.is_(None))
+    book.connection.execute(old.where(receipts.c.received_at <= book.now - KEPT_UNMATCHED))
     return Reported.UNMATCHED if _written(book, account_id, report, None) else Reported.DUPLICATE
 
 

@@ -127,6 +127,7 @@ deliveries = Table(
     Column("organization_key", Words),
     Column("erased_at", Instant),
     Column("fallen", Words, nullable=False, server_default=text("''")),
+    Column("turn", Words),
     Column("channel_since", Instant),
     Column("paced", Boolean, nullable=False, server_default=false()),
     Column("as_link", Boolean, nullable=False, server_default=false()),
@@ -298,7 +299,13 @@ receipts = Table(
     Column("send_id", Words),  # NULL until a send is found that it is about
 )
 _unmatched = text("send_id IS NULL")
-Index("receipts_unmatched", receipts.c.reference, postgresql_where=_unmatched, sqlite_where=_unmatched)
+Index(
+    "receipts_unmatched",
+    receipts.c.account_id,
+    receipts.c.received_at,
+    postgresql_where=_unmatched,
+    sqlite_where=_unmatched,
+)
 
 # When the next message of a lane with a pace may go, by the database's clock.
 paces = Table(

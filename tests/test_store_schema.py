@@ -13,14 +13,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from service.delivery import Received, Store, StoreUnavailable
 from service.store import SchemaOutdated, SqlStore, migrate, open_store, schema
 from service.store.engines import engines
-from service.store.tables import jobs, metadata
+from service.store.tables import deliveries, jobs, metadata
 from tests.fakes import MovedClock
-from tests.store_values import arrival, near
+from tests.store_values import AT, arrival, near
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,6 +176,22 @@ def test_the_migrations_make_the_tables_as_they_are_declared(empty_database_url:
     opened.dispose()
     versions = ScriptDirectory(str(ROOT / "service" / "store" / "migrations")).walk_revisions()
     assert tuple(reversed([version.revision for version in versions])) == schema.REVISIONS
+
+
+def test_whose_turn_it_was_is_known_after_an_upgrade(empty_database_url: str, tmp_path: Path) -> None:
+    """By 0005 a turn was the channel's that was sent by last; what had none yet begins one."""
+    row = {"account_id": "T12345678", "kind": "invoice", "outcome": "open", "lane": "email", "received_at": AT}
+    (tmp_path / "new").mkdir()  # where SQLite's file is to be
+    opened = engines(empty_database_url)
+    with opened.writer.connect() as connection, connection.begin():
+        schema._run_alembic(connection, "0005")
+        for id_, channel in (("sent", "email"), ("new", None)):
+            values = row | {"id": id_, "transaction_id": id_, "channel": channel, "channel_since": channel and AT}
+            connection.execute(insert(deliveries).values(values))
+        schema._run_alembic(connection)
+        turns = connection.execute(select(deliveries.c.id, deliveries.c.turn).order_by(deliveries.c.id)).all()
+    opened.dispose()
+    assert [tuple(row) for row in turns] == [("new", None), ("sent", "email")]
 
 
 @pytest.mark.parametrize(

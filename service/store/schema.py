@@ -11,7 +11,7 @@ from service.store.engines import Engines, engines, unbound
 from service.store.errors import SchemaOutdated, unavailable
 from service.store.tables import jobs, upsert
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """All versions this program knows, oldest first: the files in migrations/versions."""
 
 _VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))
@@ -82,14 +82,14 @@ def _upgraded(connection: Connection) -> str:
     return f"the database was brought from {found or 'nothing'} to version {REVISIONS[-1]}"
 
 
-def _run_alembic(connection: Connection) -> None:
+def _run_alembic(connection: Connection, to: str = REVISIONS[-1]) -> None:
     from alembic import command  # noqa: PLC0415 - it takes a second to import, and is needed once per version
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config(attributes={"connection": connection})
     folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
     config.set_main_option("script_location", folder)
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def _record_birth(connection: Connection) -> None:

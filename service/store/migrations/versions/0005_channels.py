@@ -9,7 +9,6 @@ down_revision = "0004"
 
 def upgrade() -> None:
     op.add_column("deliveries", sa.Column("fallen", sa.Text, nullable=False, server_default=sa.text("''")))
-    op.add_column("deliveries", sa.Column("turn", sa.Text))
     op.add_column("deliveries", sa.Column("channel_since", sa.BigInteger))
     op.add_column("deliveries", sa.Column("paced", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("deliveries", sa.Column("as_link", sa.Boolean, nullable=False, server_default=sa.false()))
@@ -41,8 +40,7 @@ def _receipts() -> None:
         sa.Column("send_id", sa.Text),
     )
     unmatched = sa.text("send_id IS NULL")
-    columns = ["account_id", "received_at"]
-    op.create_index("receipts_unmatched", "receipts", columns, postgresql_where=unmatched, sqlite_where=unmatched)
+    op.create_index("receipts_unmatched", "receipts", ["reference"], postgresql_where=unmatched, sqlite_where=unmatched)
 
 
 def _links() -> None:

@@ -17,6 +17,7 @@ from service.delivery import (
     MessageTooLarge,
     Outcome,
     Pace,
+    PermanentFailure,
     Proof,
     Receipt,
     RecipientRefused,
@@ -707,6 +708,46 @@ async def test_a_copy_keeps_the_pace_of_its_relay_and_what_is_complete_stays_so(
         copies.append(len(bench.channel.sent))
     assert (len(sms.sent), copies) == (4, [1, 2, 3, 4, 4])
     assert {delivery.due_at for delivery in await bench.store.known(ids)} == {None}
+
+
+async def in_line_for_a_copy(bench: Bench, **more: object) -> FakeChannel:
+    """Deliver an invoice by mail whose copy has to wait for twenty seconds."""
+    sms = with_sms(bench, **more)
+    with_a_copy_by(bench, "sms-twilio", "email")
+    sms.pace = Pace(count=1, seconds=20.0)
+    await bench.store.take_turn(ACCOUNT, "sms-twilio", sms.pace)
+    assert (await delivered(bench)).paced
+    return sms
+
+
+async def test_a_copy_in_line_harms_nothing_while_the_provider_cannot_be_read(bench: Bench) -> None:
+    sms = await in_line_for_a_copy(bench, capture_delay=60.0)
+    bench.payments.plan["read"] = [TransientFailure("Dintero answered 500") for _ in range(6)]
+    for _ in range(6):
+        delivery = await later(bench, 331)
+        assert (delivery.outcome, delivery.errors) == (Outcome.OPEN, 0)
+    await later(bench, 331)
+    assert ((await later(bench, 21)).outcome, len(sms.sent)) == (Outcome.COMPLETED, 1)
+
+
+@pytest.mark.parametrize("in_line", [True, False])
+async def test_what_is_complete_and_cannot_be_read_any_more_stays_so(bench: Bench, *, in_line: bool) -> None:
+    if in_line:
+        await in_line_for_a_copy(bench)
+    else:
+        await delivered(bench)
+    bench.payments.plan["read"] = [PermanentFailure("there is no such transaction")]
+    await bench.arrive(event=True)
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, delivery.errors, delivery.due_at) == (Outcome.COMPLETED, 0, None)
+
+
+async def test_a_copy_in_line_has_nobody_asked_again_sooner_than_they_said(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [TransientFailure("Dintero answered 503", retry_after=600.0)]
+    await in_line_for_a_copy(bench)
+    await later(bench, 21)
+    assert len(bench.payments.captures) == 1
+    assert (await later(bench, 600)).outcome is Outcome.COMPLETED
 
 
 async def test_no_copy_goes_by_a_channel_that_is_paused(bench: Bench) -> None:

@@ -556,6 +556,33 @@ async def test_content_that_changed_with_no_other_channel_is_for_a_person(bench:
     assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "content changed since a send in doubt")
 
 
+async def test_what_is_in_doubt_loses_its_turn_wherever_it_stands_in_the_route(bench: Bench) -> None:
+    """After a retry the first may have a turn again; the second, which is repeated, does not go round without end."""
+    sms = with_sms(bench)
+    sms.guarantee = Guarantee.IDEMPOTENT
+    bench.channel.plan, sms.plan = [GONE], [UnconfirmedFailure("no answer") for _ in range(99)]
+    await delivered(bench)
+    await bench.store.retry(ID, request())
+    assert (await later(bench, 0)).turn == "sms-twilio"
+    for _ in range(12):
+        await later(bench, 301)
+    delivery = await one(bench)
+    assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "email", [])
+    assert len(await bench.store.sends(ID)) < 20
+
+
+async def test_what_is_in_doubt_by_a_paused_channel_is_taken_up_once(bench: Bench) -> None:
+    sms = with_sms(bench)
+    sms.guarantee = Guarantee.IDEMPOTENT
+    bench.channel.plan, sms.plan = [GONE], [UnconfirmedFailure("no answer"), UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    await bench.store.retry(ID, request())
+    await later(bench, 0)
+    await bench.store.pause(ACCOUNT, "sms-twilio", "out of order", by="kari", probe_in=None)
+    delivery = await later(bench, HOUR + 61)
+    assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "email", [])
+
+
 async def test_each_channel_has_its_own_repeats(bench: Bench) -> None:
     """After a retry both are in doubt: what was repeated by the first says nothing of the second."""
     sms = with_sms(bench)

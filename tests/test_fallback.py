@@ -777,6 +777,16 @@ async def test_a_copy_in_line_has_nobody_asked_again_sooner_than_they_said(bench
     assert (await later(bench, 600)).outcome is Outcome.COMPLETED
 
 
+async def test_a_resend_does_not_wait_for_the_place_of_a_copy(bench: Bench) -> None:
+    """The copy's relay has a long line, the invoice's own has none; the copy still goes out, and once."""
+    sms = await in_line_for_a_copy(bench)
+    await bench.store.resend(ID, request())
+    assert ((await later(bench, 0)).outcome, len(bench.channel.sent), sms.sent) == (Outcome.COMPLETED, 2, [])
+    for _ in range(4):
+        await later(bench, 21)
+    assert (len(bench.channel.sent), len(sms.sent)) == (2, 1)
+
+
 async def test_no_copy_goes_by_a_channel_that_is_paused(bench: Bench) -> None:
     sms = with_sms(bench)
     with_a_copy_by(bench, "sms-twilio", "email")

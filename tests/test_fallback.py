@@ -825,3 +825,16 @@ async def test_a_mailed_pdf_that_will_not_do_is_told_of_in_the_record(bench: Ben
     assert (await later(bench, 61)).outcome is Outcome.COMPLETED
     details = [entry.detail or "" for entry in await bench.store.history(ID)]
     assert [d.startswith("sent all the same: a mailed PDF is no invoice in law") for d in details].count(True) == 1
+
+
+async def test_a_pdf_that_is_mailed_after_all_is_told_of_too(bench: Bench) -> None:
+    """The first channel posts data, and refused: what falls back to a mail is warned of as any other."""
+    day = E_INVOICES_IN_NORWAY_FROM
+    erp = FakeChannel("http", guarantee=Guarantee.IDEMPOTENT)
+    erp.template, erp.plan = "", [RecipientRefused("422 unknown customer")]
+    bench.others, bench.routes = (erp,), Routes(default=("http", "email"))
+    bench.payments.add(a_transaction(ID, invoice_date=day, due_date=day + timedelta(days=36500)))
+    await bench.arrive()
+    assert (await later(bench, 0)).channel == "email"
+    details = [entry.detail or "" for entry in await bench.store.history(ID)]
+    assert [d.startswith("sent all the same: a mailed PDF is no invoice in law") for d in details].count(True) == 1

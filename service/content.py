@@ -19,7 +19,8 @@ _PARTS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9\s]")
 _CODES = {"NOK": "kr", "SEK": "kr", "DKK": "kr", "ISK": "kr", "EUR": "€", "USD": "$", "GBP": "£"}
 _SIGN = re.compile(r"(?<![^\W\d_])[Kk][Rr](?![^\W\d_])|[€$£]")
 _MARK = rf"(?:{_SIGN.pattern}|{'|'.join(_CODES)})"
-_GROUPED = r"\d{1,3}(?:[ .,'\u2019]?\d{3})*"
+# No more groups than any amount has, or a long row of numbers is read through once for each of them.
+_GROUPED = r"\d{1,3}(?:[ .,'\u2019]?\d{3}){0,5}"
 _MONEY = re.compile(
     rf"(?<![\d.,]){_GROUPED}[.,]\d\d(?![\d.,]*\d)"
     rf"|{_MARK}\.?\s?{_GROUPED}(?!\d|[.,]\d)|(?<![\d.,]){_GROUPED}(?:[,:]-|\s?{_MARK})"

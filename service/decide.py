@@ -404,12 +404,15 @@ def by_invoice(
     return Wait(reason=f"waits for its invoice {number} to be delivered", runs=False, seconds=LOOK_AGAIN_AFTER)
 
 
+def in_doubt(delivery: Delivery, sends: Sequence[Send]) -> list[Send]:
+    """Return the sends in doubt of this round that may be repeated; the last of them is, before all else."""
+    over = fallen(delivery, sends)
+    return [s for s in sends if s.round == delivery.round and s.outcome in IN_DOUBT and s.channel not in over]
+
+
 def next_send(delivery: Delivery, sends: Sequence[Send], rules: Rules, now: datetime) -> Decision:
     """Say whether a message may go now; a send in doubt has its own bounded repeats."""
-    over = fallen(delivery, sends)
-    doubtful = [
-        send for send in sends if send.round == delivery.round and send.outcome in IN_DOUBT and send.channel not in over
-    ]
+    doubtful = in_doubt(delivery, sends)
     if doubtful and (verdict := _in_doubt(doubtful, rules, now)):
         return verdict
     if delivery.no_send_before and delivery.no_send_before > now:

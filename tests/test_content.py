@@ -1,5 +1,6 @@
 """The content gate: what a document may not say, and what it may."""
 
+import time
 from datetime import date
 
 import pytest
@@ -152,6 +153,16 @@ def test_what_cannot_be_read_follows_the_gate(text: str | None) -> None:
     held, warned = contradiction(text, asked(), HOLD), contradiction(text, asked(), ContentGate.WARN)
     assert (held and held.holds, warned and warned.holds) == (True, False)
     assert contradiction(text, asked(), ContentGate.OFF) is None
+
+
+@pytest.mark.parametrize("row", ["111 ", "111.111,", "1 111 111 "])
+def test_a_long_row_of_numbers_is_read_once(row: str) -> None:
+    """It is read where all deliveries are worked on, and they wait for it."""
+    text = f"Faktura A1B2C-000001\n{row * (100_000 // len(row))}"
+    began = time.process_time()
+    found = contradiction(text, asked(), HOLD)
+    assert time.process_time() - began < 5  # it took minutes
+    assert found is None or "amount" in found.reason
 
 
 @pytest.mark.parametrize(("country", "currency"), [("NO", "NOK"), ("SE", "SEK"), ("FI", "EUR"), ("DK", "DKK")])

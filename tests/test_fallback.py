@@ -17,6 +17,7 @@ from service.delivery import (
     MessageTooLarge,
     Outcome,
     Pace,
+    PermanentFailure,
     Proof,
     Receipt,
     RecipientRefused,
@@ -555,6 +556,33 @@ async def test_content_that_changed_with_no_other_channel_is_for_a_person(bench:
     assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "content changed since a send in doubt")
 
 
+async def test_what_is_in_doubt_loses_its_turn_wherever_it_stands_in_the_route(bench: Bench) -> None:
+    """After a retry the first may have a turn again; the second, which is repeated, does not go round without end."""
+    sms = with_sms(bench)
+    sms.guarantee = Guarantee.IDEMPOTENT
+    bench.channel.plan, sms.plan = [GONE], [UnconfirmedFailure("no answer") for _ in range(99)]
+    await delivered(bench)
+    await bench.store.retry(ID, request())
+    assert (await later(bench, 0)).turn == "sms-twilio"
+    for _ in range(12):
+        await later(bench, 301)
+    delivery = await one(bench)
+    assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "email", [])
+    assert len(await bench.store.sends(ID)) < 20
+
+
+async def test_what_is_in_doubt_by_a_paused_channel_is_taken_up_once(bench: Bench) -> None:
+    sms = with_sms(bench)
+    sms.guarantee = Guarantee.IDEMPOTENT
+    bench.channel.plan, sms.plan = [GONE], [UnconfirmedFailure("no answer"), UnconfirmedFailure("no answer")]
+    await delivered(bench)
+    await bench.store.retry(ID, request())
+    await later(bench, 0)
+    await bench.store.pause(ACCOUNT, "sms-twilio", "out of order", by="kari", probe_in=None)
+    delivery = await later(bench, HOUR + 61)
+    assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "email", [])
+
+
 async def test_each_channel_has_its_own_repeats(bench: Bench) -> None:
     """After a retry both are in doubt: what was repeated by the first says nothing of the second."""
     sms = with_sms(bench)
@@ -709,6 +737,56 @@ async def test_a_copy_keeps_the_pace_of_its_relay_and_what_is_complete_stays_so(
     assert {delivery.due_at for delivery in await bench.store.known(ids)} == {None}
 
 
+async def in_line_for_a_copy(bench: Bench, **more: object) -> FakeChannel:
+    """Deliver an invoice by mail whose copy has to wait for twenty seconds."""
+    sms = with_sms(bench, **more)
+    with_a_copy_by(bench, "sms-twilio", "email")
+    sms.pace = Pace(count=1, seconds=20.0)
+    await bench.store.take_turn(ACCOUNT, "sms-twilio", sms.pace)
+    assert (await delivered(bench)).paced
+    return sms
+
+
+async def test_a_copy_in_line_harms_nothing_while_the_provider_cannot_be_read(bench: Bench) -> None:
+    sms = await in_line_for_a_copy(bench, capture_delay=60.0)
+    bench.payments.plan["read"] = [TransientFailure("Dintero answered 500") for _ in range(6)]
+    for _ in range(6):
+        delivery = await later(bench, 331)
+        assert (delivery.outcome, delivery.errors) == (Outcome.OPEN, 0)
+    await later(bench, 331)
+    assert ((await later(bench, 21)).outcome, len(sms.sent)) == (Outcome.COMPLETED, 1)
+
+
+@pytest.mark.parametrize("in_line", [True, False])
+async def test_what_is_complete_and_cannot_be_read_any_more_stays_so(bench: Bench, *, in_line: bool) -> None:
+    if in_line:
+        await in_line_for_a_copy(bench)
+    else:
+        await delivered(bench)
+    bench.payments.plan["read"] = [PermanentFailure("there is no such transaction")]
+    await bench.arrive(event=True)
+    delivery = await later(bench, 0)
+    assert (delivery.outcome, delivery.errors, delivery.due_at) == (Outcome.COMPLETED, 0, None)
+
+
+async def test_a_copy_in_line_has_nobody_asked_again_sooner_than_they_said(bench: Bench) -> None:
+    bench.payments.plan["capture"] = [TransientFailure("Dintero answered 503", retry_after=600.0)]
+    await in_line_for_a_copy(bench)
+    await later(bench, 21)
+    assert len(bench.payments.captures) == 1
+    assert (await later(bench, 600)).outcome is Outcome.COMPLETED
+
+
+async def test_a_resend_does_not_wait_for_the_place_of_a_copy(bench: Bench) -> None:
+    """The copy's relay has a long line, the invoice's own has none; the copy still goes out, and once."""
+    sms = await in_line_for_a_copy(bench)
+    await bench.store.resend(ID, request())
+    assert ((await later(bench, 0)).outcome, len(bench.channel.sent), sms.sent) == (Outcome.COMPLETED, 2, [])
+    for _ in range(4):
+        await later(bench, 21)
+    assert (len(bench.channel.sent), len(sms.sent)) == (2, 1)
+
+
 async def test_no_copy_goes_by_a_channel_that_is_paused(bench: Bench) -> None:
     sms = with_sms(bench)
     with_a_copy_by(bench, "sms-twilio", "email")
@@ -745,5 +823,18 @@ async def test_a_mailed_pdf_that_will_not_do_is_told_of_in_the_record(bench: Ben
     await bench.arrive()
     assert (await bench.work(after=0)).outcome is Outcome.OPEN
     assert (await later(bench, 61)).outcome is Outcome.COMPLETED
+    details = [entry.detail or "" for entry in await bench.store.history(ID)]
+    assert [d.startswith("sent all the same: a mailed PDF is no invoice in law") for d in details].count(True) == 1
+
+
+async def test_a_pdf_that_is_mailed_after_all_is_told_of_too(bench: Bench) -> None:
+    """The first channel posts data, and refused: what falls back to a mail is warned of as any other."""
+    day = E_INVOICES_IN_NORWAY_FROM
+    erp = FakeChannel("http", guarantee=Guarantee.IDEMPOTENT)
+    erp.template, erp.plan = "", [RecipientRefused("422 unknown customer")]
+    bench.others, bench.routes = (erp,), Routes(default=("http", "email"))
+    bench.payments.add(a_transaction(ID, invoice_date=day, due_date=day + timedelta(days=36500)))
+    await bench.arrive()
+    assert (await later(bench, 0)).channel == "email"
     details = [entry.detail or "" for entry in await bench.store.history(ID)]
     assert [d.startswith("sent all the same: a mailed PDF is no invoice in law") for d in details].count(True) == 1

@@ -23,6 +23,7 @@ from service.delivery import (
     Result,
     Send,
     Settled,
+    Standing,
     Step,
     UnconfirmedFailure,
 )
@@ -55,11 +56,19 @@ async def with_copies(work: Work, ending: Ending) -> Ending:
     late = await courtesy(work)
     if late is None or isinstance(ending, Requeue):
         return ending
-    return replace(ending, look_again_in=late) if isinstance(ending, Close) else replace(ending, at_most=late)
+    if isinstance(ending, Close):
+        return replace(ending, look_again_in=late)
+    # Who said when to come again is not asked before that.
+    return replace(ending, at_most=max(late, ending.retry_after or 0.0))
 
 
 async def courtesy(work: Work) -> float | None:
-    """Send the copies; return the seconds until the place of one that stands in line for its relay."""
+    """Send the copies; return the seconds until the place of one that stands in line for its relay.
+
+    What could not be read just now keeps its place; what is not in force any more has no copies.
+    """
+    if work.transaction is None or work.known.standing is not Standing.AUTHORIZED:
+        return None
     if not delivered(work.delivery, work.sends) or not (work.sent or work.delivery.paced):
         return None
     for name in route_of(work).courtesy:

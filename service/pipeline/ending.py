@@ -138,6 +138,6 @@ async def look_at_closed(work: Work) -> Passed:
         if had_it:
             alarm(work, "alarm.voided_after_delivery", words)
             await tell_cancelled(work)
-    late = await courtesy(work) if work.known.standing is Standing.AUTHORIZED else None
+    late = await courtesy(work)
     closed = replace(work.delivery, postponed=0)
     return Passed(delivery=closed, schedule=Schedule(due_in=late), entries=tuple(work.entries))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from service.decide import Close, Decision, Ending, Wait, delivered, fallen
+from service.decide import Close, Decision, Ending, Wait, delivered, fallen, in_doubt
 from service.delivery import Channel, Kind, PermanentFailure, Recipient, Result, Route, Step
 from service.pipeline.work import Work, database_now, enter
 
@@ -60,6 +60,16 @@ def another(work: Work, channel: str) -> bool:
     return True
 
 
+def _next_up(work: Work) -> str | None:
+    """Return the channel that comes next: that of a send in doubt, wherever it stands in the route, else the first."""
+    if doubtful := in_doubt(work.delivery, work.sends):
+        return doubtful[-1].channel
+    try:
+        return reach(work)[0].name
+    except PermanentFailure:
+        return None
+
+
 def took_its_turn(work: Work, channel: str) -> None:
     """Note whose turn it is, and since when."""
     if work.delivery.channel_since is None or work.delivery.turn != channel:
@@ -86,26 +96,20 @@ def not_too_long(work: Work, decision: Decision) -> Decision:
     """Return a decision; one to wait for what is in doubt ends, too, when another channel has its turn."""
     if not isinstance(decision, Wait) or delivered(work.delivery, work.sends):
         return decision
-    try:
-        channel, _ = reach(work)
-    except PermanentFailure:
-        return decision
-    return in_time(work, channel.name, decision) or decision
+    channel = _next_up(work)
+    return decision if channel is None else in_time(work, channel, decision) or decision
 
 
 def tire(work: Work) -> None:
     """Give the next channel its turn where the present one's time is over; with no other, it begins again."""
     if work.delivery.channel_since is None or delivered(work.delivery, work.sends):
         return
-    try:
-        channel, _ = reach(work)
-    except PermanentFailure:
+    channel = _next_up(work)
+    left = None if channel is None else time_left(work, channel)
+    if channel is None or left is None or left > 0:
         return
-    left = time_left(work, channel.name)
-    if left is None or left > 0:
-        return
-    if another(work, channel.name):
-        _fall(work, channel.name, work.delivery.reason or _IN_TIME)
+    if another(work, channel):
+        _fall(work, channel, work.delivery.reason or _IN_TIME)
     else:  # or it would be taken up from a paused lane again and again; see `Store.fall_from`
         work.delivery = replace(work.delivery, channel_since=database_now(work))
 

@@ -35,7 +35,7 @@ from service.delivery import (
     Step,
     UnconfirmedFailure,
 )
-from service.pipeline.falling import in_time, reach, route_of, took_its_turn
+from service.pipeline.falling import in_time, named, reach, route_of, took_its_turn
 from service.pipeline.reading import FRESH_SECONDS, contradicted, read, same
 from service.pipeline.room import Place
 from service.pipeline.work import Work, alarm, database_now, enter, free_id, ids, record, so_far, took
@@ -90,6 +90,14 @@ async def turn(work: Work, channel: Channel) -> Wait | None:
     return Wait(reason=_IN_LINE, lane=channel.name, runs=False, seconds=wait, no_send=True)
 
 
+def _warn(work: Work, channel: Channel) -> None:
+    """Say once, with the first message in words, where a mailed PDF will not do."""
+    before = (named(work, send.channel) for send in work.sends)
+    if channel.template and not any(one is not None and one.template for one in before):
+        for warning in route_of(work).warnings:
+            enter(work, Step.DELIVER, Result.DEFERRED, detail=f"sent all the same: {warning}")
+
+
 def _not_again(doubtful: Send, reason: str) -> Close:
     """Give up repeating a send in doubt; another channel may have its turn when this one's time is over."""
     return Close(outcome=Outcome.FAILED, reason=reason, alarm="alarm.unconfirmed", of_channel=doubtful.channel)
@@ -107,9 +115,7 @@ async def _deliver(work: Work, step: Deliver, channel: Channel, recipient: Recip
     send, composed = _compose(work, step, prepared)
     if step.again is not None and composed.sha256 != step.again.sha256:
         return _not_again(step.again, "content changed since a send in doubt")
-    if prepared.channel.template and not work.sends:  # said once
-        for warning in route_of(work).warnings:
-            enter(work, Step.DELIVER, Result.DEFERRED, detail=f"sent all the same: {warning}")
+    _warn(work, prepared.channel)
     if late := await begin_send(work, send):
         return late
     return await _hand_over(work, prepared, composed, send)

@@ -226,9 +226,11 @@ def has_moved_on(held: Held, request: Request) -> bool:
 def retried(held: Held, now: datetime) -> Held:
     """Return the row open and due now, with a new give-up clock. A lease stays; its save will honour this.
 
-    So does a place in the line for a relay with a pace, for it is the others' pace, too.
+    So does a place in the line for a relay with a pace, for it is the others' pace, too. Of what is closed it is a
+    copy's: that takes another, and nothing else waits for it.
     """
-    place = held.delivery.no_send_before if held.delivery.paced else None
+    in_line = held.delivery.paced and held.delivery.outcome is Outcome.OPEN
+    place = held.delivery.no_send_before if in_line else None
     delivery = replace(_fresh(held.delivery), no_send_before=place, claims=0, due_at=now)
     return replace(held, delivery=delivery, wakes=held.wakes + 1, asked=held.wakes + 1)
 

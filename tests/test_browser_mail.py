@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from email.message import EmailMessage
+from functools import cache
 from itertools import pairwise, product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,8 +82,13 @@ class Mail:
         return html
 
 
-def mails(*, locale: str = "nb", **brand: str) -> Iterator[Mail]:
-    """Yield each kind of mail, made by the very code of `preview`."""
+@cache
+def mails(*, locale: str = "nb", **brand: str) -> tuple[Mail, ...]:
+    """Return each kind of mail, made by the very code of `preview`."""
+    return tuple(_mails(locale, brand))
+
+
+def _mails(locale: str, brand: dict[str, str]) -> Iterator[Mail]:
     given = {f"DELIVERY_{name}": value for name, value in (BRAND | brand).items()}
     settings = load_settings(given, need=Need.RENDERING)
     at = datetime(2026, 7, 1, tzinfo=UTC)
@@ -95,12 +100,18 @@ def mails(*, locale: str = "nb", **brand: str) -> Iterator[Mail]:
             yield Mail(locale=tag, kind=kind, whole=whole)
 
 
-@pytest.fixture
-def logos(tmp_path: Path) -> dict[str, str]:
-    """Return the settings of a brand with a logo and one for dark screens."""
+@pytest.fixture(scope="module")
+def both_logos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("logos")
     for name in ("logo", "dark"):
-        (tmp_path / f"{name}.png").write_bytes(png(440, 96))
-    return {"BRAND_LOGO": str(tmp_path / "logo.png"), "BRAND_LOGO_DARK": str(tmp_path / "dark.png")}
+        (folder / f"{name}.png").write_bytes(png(440, 96))
+    return {"BRAND_LOGO": str(folder / "logo.png"), "BRAND_LOGO_DARK": str(folder / "dark.png")}
+
+
+@pytest.fixture
+def logos(both_logos: dict[str, str]) -> dict[str, str]:
+    """Return the settings of a brand with a logo and one for dark screens."""
+    return dict(both_logos)
 
 
 @asynccontextmanager
@@ -212,7 +223,7 @@ async def test_the_first_words_are_for_the_list_of_mails_alone() -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_the_button_can_be_hit(width: int) -> None:
-    linked = next(mail for mail in mails() if mail.kind == "link")
+    (linked,) = (mail for mail in mails() if mail.kind == "link")
     async with browsing(viewport={"width": width, "height": 800}, is_mobile=False) as page:
         await page.route("https://example.com/**", lambda route: route.fulfill(body="there"))
         await page.set_content(linked.shown)

@@ -1,11 +1,16 @@
 """The invoice page in a real browser on a phone: with and without scripts, by keyboard, in the dark, by its names."""
 
+import atexit
 import os
 import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,6 +24,11 @@ playwright = pytest.importorskip("playwright.async_api")
 
 pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # as in the Makefile and .ci/run
+QUIET = (
+    *("--headless", "--remote-debugging-port=0", "--disable-gpu", "--no-first-run", "--disable-quic"),
+    *("--hide-scrollbars", "--font-render-hinting=none"),  # pixels are the same wherever the tests run
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 PHONE = {"width": 360, "height": 740}
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder to look at them in
 CONTRASTS = """() => {
@@ -50,18 +60,33 @@ async def site(sqlite_url: str) -> AsyncIterator[Site]:
         yield opened
 
 
+@cache
+def chromium() -> str:
+    """Start this process's browser, and return where it takes orders; to start one takes longer than most tests."""
+    name = next(filter(None, map(shutil.which, BROWSERS)))
+    profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
+    arguments = [*QUIET, *(["--no-sandbox"] if os.getuid() == 0 else []), f"--user-data-dir={profile.name}"]
+    started = subprocess.Popen(
+        [name, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    atexit.register(profile.cleanup)
+    atexit.register(started.wait)
+    atexit.register(started.kill)
+    assert started.stderr is not None
+    told = next(line for line in started.stderr if "listening on ws://" in line)
+    Thread(target=started.stderr.read, daemon=True).start()  # whatever else it says must not fill the pipe
+    return told.rpartition(" ")[2].strip()
+
+
 @asynccontextmanager
 async def browsing(**settings: Any) -> AsyncIterator[Any]:
-    """Open a phone's browser; yields its page. Whatever it asks for is in the page's `asked`."""
+    """Open a phone's window; yields its page. Nothing is left of it for the next."""
     async with playwright.async_playwright() as started:
-        chromium = await started.chromium.launch(
-            executable_path=next(filter(None, map(shutil.which, BROWSERS)), None),
-            args=["--no-sandbox"] if os.getuid() == 0 else [],
-        )
-        context = await chromium.new_context(**({"viewport": PHONE, "is_mobile": True, "locale": "nb-NO"} | settings))
-        page = await context.new_page()
-        yield page
-        await chromium.close()
+        browser = await started.chromium.connect_over_cdp(chromium())
+        context = await browser.new_context(**({"viewport": PHONE, "is_mobile": True, "locale": "nb-NO"} | settings))
+        yield await context.new_page()
+        await context.close()
+        await browser.close()  # the connection
 
 
 async def shot(page: Any, name: str) -> None:

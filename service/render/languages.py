@@ -62,7 +62,7 @@ def _fits(message: BabelMessage, path: Path) -> None:
         unknown = ", ".join(sorted(given - wanted))
         raise TemplateError(f"{path}, line {message.lineno}: the translation uses %({unknown})s, the text does not")
     if "%" in re.sub(r"%\(\w+\)[a-z]|%%", "", _text(message.string)):
-        raise TemplateError(f"{path}, line {message.lineno}: a % is written %%, but in what stands for a value, %(name)s")
+        raise TemplateError(f"{path}, line {message.lineno}: a % is written %%, and what stands for a value %(name)s")
 
 
 def _text(text: str | Sequence[str] | None) -> str:

@@ -75,7 +75,7 @@ from service.links import InvoiceLinks, closing
 from service.metrics import Metrics
 from service.pdf import open_inspector
 from service.pipeline import Parts, Pipeline, Room
-from service.preview import KINDS, Previewer, Shown, complete, in_language, previews, sender_of
+from service.preview import KINDS, Previewer, Shown, complete, in_language, previews, sender_of, sold_in
 from service.privacy import scrub
 from service.receipts import EMAIL, open_email_reports
 from service.reconcile import would_be_held
@@ -432,7 +432,7 @@ async def open_tellings(settings: Settings, lookout: Lookout, metrics: Metrics) 
 
 def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRenderer:
     """Read and try all templates that these channels use; raises `SettingsError`."""
-    try:
+    with _templates_by_their_setting():
         return open_renderer(
             brand=settings.brand,
             templates_dir=settings.templates_dir,
@@ -442,6 +442,13 @@ def renderer_of(settings: Settings, channels: Sequence[Channel]) -> TemplateRend
             notices=settings.group_notice,
             cancelled=settings.cancel_notice,
         )
+
+
+@contextmanager
+def _templates_by_their_setting() -> Iterator[None]:
+    """Raise what is wrong with a template as a `SettingsError`, after the setting that leads to it."""
+    try:
+        yield
     except TemplateError as exc:
         named = str(exc).startswith("DELIVERY_")
         raise SettingsError((str(exc) if named else f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
@@ -463,10 +470,8 @@ def grant_of(settings: Settings) -> Grant | None:
 
 def pages_of(settings: Settings) -> TemplatePages:
     """Read and try the templates of the invoice pages; raises `SettingsError`."""
-    try:
+    with _templates_by_their_setting():
         return open_pages(brand=settings.brand, templates_dir=settings.templates_dir, locale=settings.locale)
-    except TemplateError as exc:
-        raise SettingsError((f"DELIVERY_TEMPLATES_DIR: {exc}",)) from exc
 
 
 @asynccontextmanager
@@ -769,8 +774,12 @@ async def explain_file(
 def preview(
     settings: Settings, *, kind: str | None, locale: str | None, document: object | None, read_at: datetime
 ) -> tuple[Shown, ...]:
-    """Render what a customer would get, in every language or one; raises `ValueError` and `PermanentFailure`."""
-    there = read_languages(template_folders(settings.templates_dir), language_tag(settings.locale))
+    """Render what a customer would get, in every language or one.
+
+    Raises `SettingsError` of templates that will not do, `ValueError` of a locale, and `DeliveryFailure`.
+    """
+    with _templates_by_their_setting():
+        there = read_languages(template_folders(settings.templates_dir), language_tag(settings.locale))
     if locale is not None and language_tag(locale) not in there:
         raise ValueError(f"{locale} has no catalogue; there are {', '.join(sorted(there))}")
     sample = FULL if document is None else complete(parse_transaction(document, read_at=read_at), FULL)
@@ -781,7 +790,9 @@ def preview(
         shown
         for tag in tags
         for shown in previews(
-            _previewer(settings.model_copy(update={"locale": tag})), in_language(sample), (kind,) if kind else KINDS
+            _previewer(settings.model_copy(update={"locale": tag})),
+            in_language(sample) if document is not None else sold_in(tag, sample),
+            (kind,) if kind else KINDS,
         )
     )
 
@@ -806,13 +817,14 @@ def _previewer(settings: Settings) -> Previewer:
         parts = "1 part" if cost.parts == 1 else f"{cost.parts} parts"
         return said, f"{parts}, {cost.units} units of {'GSM-7' if cost.gsm7 else 'UCS-2'}"
 
-    renderer = open_renderer(
-        brand=settings.brand,
-        templates_dir=settings.templates_dir,
-        locale=settings.locale,
-        timezone=settings.timezone,
-        folders=("mail", "sms"),
-    )
+    with _templates_by_their_setting():
+        renderer = open_renderer(
+            brand=settings.brand,
+            templates_dir=settings.templates_dir,
+            locale=settings.locale,
+            timezone=settings.timezone,
+            folders=("mail", "sms"),
+        )
     return Previewer(renderer=renderer, pages=pages_of(settings), mail=mail, text=text)
 
 

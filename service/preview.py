@@ -34,6 +34,7 @@ _TEXTS = (
     ("copy", Purpose.RESEND, A_LINK),
     ("cancelled", Purpose.CANCELLED, None),
 )
+_CURRENCIES = {"sv": "SEK", "fi": "EUR", "da": "DKK"}
 _UPCOMING = Upcoming(interval=Interval.MONTHLY, period_start=date(2026, 6, 1), issue=date(2026, 7, 1))
 _DOCUMENT = b"%PDF-1.4\n%%EOF\n"  # what is attached is of no interest here
 
@@ -113,6 +114,11 @@ def in_language(transaction: Transaction) -> Transaction:
     """Return a transaction that says nothing of its reader's language, so that the merchant's own counts."""
     billing = transaction.billing
     return replace(transaction, billing=replace(billing, country=None) if billing else Party(), customer=None)
+
+
+def sold_in(tag: str, sample: Transaction) -> Transaction:
+    """Return a sample as readers of a language mostly have it: in the currency of their country."""
+    return in_language(replace(sample, currency=_CURRENCIES.get(tag, sample.currency)))
 
 
 def complete(transaction: Transaction, sample: Transaction) -> Transaction:

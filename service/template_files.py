@@ -21,11 +21,15 @@ def template_folders(templates_dir: Path | None) -> tuple[Path, ...]:
 
 
 def catalogues(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
-    """Return every language's catalogues by its tag, those of earlier folders first: what one lacks, the next has."""
+    """Return every language's catalogues by its tag, those of earlier folders first: what one lacks, the next has.
+
+    The name may say a country, too: nb_NO.po is one of nb.
+    """
     found: dict[str, tuple[Path, ...]] = {}
     for folder in folders:
         for path in sorted(folder.glob("locales/*.po")):
-            found[path.stem] = (*found.get(path.stem, ()), path)
+            tag = language_tag(path.stem)
+            found[tag] = (*found.get(tag, ()), path)
     return found
 
 

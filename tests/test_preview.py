@@ -33,6 +33,10 @@ def test_without_a_setting_it_shows_every_kind_in_every_language(folder: Path) -
     assert "1 part, " in done.stdout
     assert "Faktura A1B2C-000001 fra Nordmann Sykkel" in done.stdout
     assert "Forfallsdato" in (folder / "nb-page.html").read_text()
+    for locale, currency, label in (("fi", "€", "Viitenumero:"), ("da", "kr.", "Betalings-id:"), ("sv", "kr", "OCR-")):
+        text = (folder / f"{locale}-mail-invoice.txt").read_text()
+        assert f"345,50\u00a0{currency}\n" in text
+        assert f"\n{label}" in text  # as at home, and not as from abroad
 
 
 def test_the_mail_can_be_opened_and_has_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +71,27 @@ def test_a_transaction_is_shown_in_its_readers_language(folder: Path, tmp_path: 
     assert "999,00 kr." in text
     other = run("preview", "--transaction", "t.json", "--kind", "page", "--locale", "fi")
     assert "fi-page.html" in other.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mail/invoice.txt", "{{ no_such_name }}"),
+        ("pages/invoice.html", "{{ no_such_name }}"),
+        ("locales/fi.po", 'msgid "a"\nmsgstr "b'),
+    ],
+)
+def test_a_template_that_will_not_do_is_no_fault_of_a_locale(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text(text)
+    monkeypatch.setenv("DELIVERY_TEMPLATES_DIR", str(tmp_path))
+    done = run("preview")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("DELIVERY_TEMPLATES_DIR: ")
+    assert name in done.stderr
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,16 @@ def test_a_catalogue_can_be_overridden(tmp_path: Path) -> None:
     assert "Att betala" in mail(opened(templates=folder), FULL).text
 
 
+def test_a_catalogue_may_be_named_by_language_and_country(tmp_path: Path) -> None:
+    own = SWEDISH.replace("Language: sv", "Language: en_US").replace("Att betala", "100 %% to pay")
+    folder = write(tmp_path, {"locales/en_US.po": f"\ufeff{own}"})
+    message = mail(opened(templates=folder), from_country("GB"))
+    assert message.locale == "en"
+    assert f"100 % to pay: NOK{NBSP}12,345.50" in message.text
+    assert "July 15, 2026" in message.text
+    assert "Invoice number" in message.text
+
+
 def test_a_catalogue_of_ones_own_need_hold_no_more_than_its_own_sentences(tmp_path: Path) -> None:
     own = SWEDISH.partition('msgid "Invoice"')[0].replace("sv", "nb") + 'msgid "A bird"\nmsgstr "En due"\n'
     files = {"locales/nb.po": own, "mail/invoice.subject": "{{ _('A bird') }}"}
@@ -492,6 +502,11 @@ def test_a_file_of_ones_own_replaces_one_of_ours(tmp_path: Path) -> None:
         ("mail/invoice.txt", "{{ 1 / 0 }}", r"mail/invoice\.txt, line 1 .*division by zero"),
         ("mail/other.txt", "{{", r"mail/other\.txt, line 1"),
         ("locales/nb.po", 'msgid "a"\nnonsense\n', r"locales/nb\.po, line \d"),
+        ("locales/nb.po", "nonsense\n", r"locales/nb\.po, line 1: Unknown or misformatted keyword$"),
+        ("locales/nb.po", 'msgid "a"\nmsgstr "Gjenst', r"locales/nb\.po, line 2: the closing quote is missing"),
+        ("locales/nb.po", 'msgid "a"\nmsgstr "100 % betalt"\n', r"locales/nb\.po, line 1: a % is written %%"),
+        ("locales/nb.po", 'msgid "%(a)s b"\nmsgstr "%(a) b"\n', r"locales/nb\.po, line 1: a % is written %%"),
+        ("locales/nb.po", SWEDISH, r"locales/nb\.po: by its name it is in nb, and by its header, Language: sv, not"),
         ("locales/xx-yy.po", 'msgid "a"\nmsgstr "b"\n', r"locales/xx-yy\.po"),
         (
             "locales/nb.po",

@@ -119,6 +119,18 @@ def test_every_page_is_in_every_language_as_it_was_last_looked_at(locale: str, p
     look_at(GOLDEN / f"{locale}-pages.html", "\n".join(found[:1] + [page.partition("<body>")[2] for page in found[1:]]))
 
 
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("template", ["mail", "sms"])
+def test_no_sentence_ends_twice(locale: str, template: str) -> None:
+    """Danish crowns end with a full stop of their own."""
+    made = open_renderer(
+        brand=BRAND, templates_dir=None, locale=locale, timezone=ZoneInfo("Europe/Oslo"), folders=("mail", "sms")
+    )
+    for sample in (FULL, BARE):
+        message = made.render(template, sold_in(locale, sample), purpose=Purpose.FIRST, recipient=HERE, link=A_LINK)
+        assert ".." not in message.text
+
+
 def test_a_short_norwegian_text_is_one_part() -> None:
     brand = Brand(name="Bjørns Sykkelverksted")
     sold = replace(FULL, invoice_number="10042", amount=1234550, due_date=date(2026, 11, 14))

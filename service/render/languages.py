@@ -1,5 +1,6 @@
 """The languages there are catalogues for, and which of them a reader gets."""
 
+import codecs
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,13 @@ from pathlib import Path
 
 from babel import Locale, UnknownLocaleError
 from babel.messages.catalog import Catalog
+from babel.messages.catalog import Message as BabelMessage
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import PoFileError, read_po
 from babel.support import Translations
 
 from service.render.errors import TemplateError
-from service.template_files import LAST, catalogues, is_translated, stand_ins
+from service.template_files import LAST, catalogues, is_translated, language_tag, stand_ins
 
 _LANGUAGES = {"NO": "nb", "SJ": "nb", "SE": "sv", "FI": "fi", "AX": "sv", "DK": "da"}  # of billing countries
 
@@ -28,24 +30,47 @@ class Language:
 
 
 def _read_catalogue(path: Path) -> Catalog:
-    """Return the catalogue in a .po file; raises `TemplateError`. A `Language:` header wins over the file's name."""
+    """Return the catalogue in a .po file; raises `TemplateError`. A `Language:` header such as en_GB is its locale."""
     try:
-        with path.open("rb") as file:
-            catalogue = read_po(file, locale=path.stem, abort_invalid=True)
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+        catalogue = read_po(lines, locale=Locale.parse(path.stem.replace("-", "_")), abort_invalid=True)
     except PoFileError as exc:
-        raise TemplateError(f"{path}, line {exc.lineno}: {exc}") from exc
+        raise TemplateError(f"{path}, line {exc.lineno + 1}: {str(exc).rpartition(' on ')[0]}") from exc
     except (UnknownLocaleError, ValueError, OSError) as exc:
         raise TemplateError(f"{path}: {exc}") from exc
+    for number, line in enumerate(map(bytes.strip, lines), start=1):  # Babel takes any last letter for the quote
+        if line and not line.startswith(b"#") and not line.endswith(b'"'):
+            raise TemplateError(f"{path}, line {number}: the closing quote is missing")
+    _speaks(catalogue, path)
     for message in catalogue:
-        given, wanted = _placeholders(message.string), _placeholders(message.id)
-        if message.id and message.string and not given <= wanted:
-            unknown = ", ".join(sorted(given - wanted))
-            raise TemplateError(f"{path}, line {message.lineno}: the translation uses %({unknown})s, the text does not")
+        if message.id and message.string:
+            _fits(message, path)
     return catalogue
 
 
+def _speaks(catalogue: Catalog, path: Path) -> None:
+    """Refuse a header of another language than the file's name: the dates and amounts would be in that one."""
+    tag, said = language_tag(path.stem), catalogue.locale.language if catalogue.locale else language_tag(path.stem)
+    if not is_translated(tag, {said}) and not is_translated(said, {tag}):
+        raise TemplateError(f"{path}: by its name it is in {tag}, and by its header, Language: {catalogue.locale}, not")
+
+
+def _fits(message: BabelMessage, path: Path) -> None:
+    """Refuse a translation that could not be filled in."""
+    given, wanted = _placeholders(message.string), _placeholders(message.id)
+    if not given <= wanted:
+        unknown = ", ".join(sorted(given - wanted))
+        raise TemplateError(f"{path}, line {message.lineno}: the translation uses %({unknown})s, the text does not")
+    if "%" in re.sub(r"%\(\w+\)[a-z]|%%", "", _text(message.string)):
+        raise TemplateError(f"{path}, line {message.lineno}: a % is written %%, and what stands for a value %(name)s")
+
+
+def _text(text: str | Sequence[str] | None) -> str:
+    return text if isinstance(text, str) else " ".join(text or ())
+
+
 def _placeholders(text: str | Sequence[str] | None) -> set[str]:
-    return set(re.findall(r"%\((\w+)\)", text if isinstance(text, str) else " ".join(text or ())))
+    return set(re.findall(r"%\((\w+)\)", _text(text)))
 
 
 def read_languages(folders: Sequence[Path], fallback: str) -> dict[str, Language]:

@@ -14,7 +14,7 @@ from babel.dates import format_date
 from service.delivery import Brand, InvoicePage
 from service.render.errors import TemplateError
 from service.render.languages import Language, read_languages
-from service.render.renderer import environment
+from service.render.renderer import environment, place_of
 from service.render.text import clean, file_name, money, reference_name
 from service.render.view import brand_view
 from service.template_files import language_tag, stand_ins, template_folders
@@ -48,12 +48,13 @@ class TemplatePages:
 
     def __init__(self, *, brand: Brand, folders: Sequence[Path], fallback: str) -> None:
         self._fallback = fallback
+        self._folders = folders
         self._languages = read_languages(folders, fallback)
         made = environment(folders)
         try:
             self._templates = {name: made.get_template(f"pages/{name}.html") for name in _NAMES}
         except jinja2.TemplateSyntaxError as exc:
-            raise TemplateError(f"{exc.filename or exc.name}, line {exc.lineno}: {exc.message}") from exc
+            raise TemplateError(f"{place_of(exc, folders)}: {exc.message}") from exc
         except (jinja2.TemplateNotFound, UnicodeDecodeError) as exc:
             raise TemplateError(f"pages: {exc}") from exc
         self._shared = {
@@ -73,7 +74,7 @@ class TemplatePages:
                 self.missing(asked=tag)
                 self.unavailable(asked=tag)
             except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
-                raise TemplateError(f"pages ({tag}): {exc}") from exc
+                raise TemplateError(f"{place_of(exc, self._folders)} ({tag}): {exc}") from exc
 
     def page(self, page: InvoicePage, *, document_url: str) -> str:
         """As `PageRenderer.page`."""

@@ -67,7 +67,7 @@ def environment(folders: Sequence[Path]) -> jinja2.Environment:
     return environment
 
 
-def _place(exc: BaseException, folders: Sequence[Path]) -> str:
+def place_of(exc: BaseException, folders: Sequence[Path]) -> str:
     """Return in which template and line `exc` arose, as `mail/invoice.html, line 12`."""
     if isinstance(exc, jinja2.TemplateSyntaxError):
         return f"{_short(exc.filename or exc.name or '?', folders)}, line {exc.lineno}"
@@ -103,7 +103,7 @@ class TemplateRenderer:
         try:
             return {name: environment.get_template(name) for name in names}
         except jinja2.TemplateSyntaxError as exc:
-            raise TemplateError(f"{_place(exc, self._folders)}: {exc.message}") from exc
+            raise TemplateError(f"{place_of(exc, self._folders)}: {exc.message}") from exc
         except UnicodeDecodeError as exc:
             raise TemplateError(f"a template is not UTF-8 text: {exc}") from exc
 
@@ -125,7 +125,7 @@ class TemplateRenderer:
                     for upcoming in (SURE, QUARTER, UNSURE):
                         self._notice(folder, language, transaction, upcoming, recipient)
             except _TEMPLATE_FAULTS as exc:
-                raise TemplateError(f"{_place(exc, self._folders)} ({language.tag}): {_words(exc)}") from exc
+                raise TemplateError(f"{place_of(exc, self._folders)} ({language.tag}): {_words(exc)}") from exc
 
     def locale(self, transaction: Transaction) -> str:
         """Return the tag of the reader's language."""
@@ -170,7 +170,7 @@ class TemplateRenderer:
         try:
             yield
         except _TEMPLATE_FAULTS as exc:
-            reason = f"cannot render {_place(exc, self._folders)} ({language.tag}): {_words(exc)}"
+            reason = f"cannot render {place_of(exc, self._folders)} ({language.tag}): {_words(exc)}"
             raise PermanentFailure(scrub(reason)) from exc
 
     def _refuse_unpayable(self, transaction: Transaction) -> None:

@@ -21,8 +21,10 @@ SEED ?=
 FORGET_SETTINGS := unset DELIVERY_ $$(env | awk -F= 'toupper($$1) ~ /^DELIVERY_[A-Z0-9_]*$$/ { print $$1 }')
 # Neither may a .env: the demo is given its settings, and no test reads the one in this folder.
 PYTEST := $(PY) -m pytest --rootdir=. -c pyproject.toml
-# In as many processes as there are cores, each with a PostgreSQL of its own; who is done takes over from who is not.
-SPREAD := -n auto --maxprocesses 4 --dist worksteal
+# In one process more than there are cores (four at the most), for tests wait as well, each with a PostgreSQL of its own;
+# who is done takes over from who is not.
+SPREAD = -n $$(cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores < 4 ? cores + 1 : 4))) \
+	--dist worksteal
 
 help:
 	@echo 'make demo           invoices are created, delivered and captured on this machine (DEMO_ARGS=--exit stops there)'

@@ -152,6 +152,9 @@ class Chaos:
                 await store.resolve(id_, request, delivered=act == "delivered")
             else:
                 await getattr(store, act)(id_, request)
+            if act == "cancel" and id_ in self._site.bought:  # or it is billed with its group all the same
+                with suppress(Refusal):
+                    self._site.running.provider.void(id_)
         except (KeyError, StoreUnavailable) as exc:  # not known yet, or the database is being tortured
             _log.debug("torture.operator", act=act, reason=type(exc).__name__)
 

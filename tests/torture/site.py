@@ -162,11 +162,16 @@ class Site:
         await self.peers.find_out(self.store, provider.account_id, await self._all(), provider.clock)
 
     async def _decide(self) -> None:
-        """When nothing else is open, have a person stop the purchases whose invoice needs one: they wait for that."""
+        """When nothing else is open, have a person stop the purchases that wait for what does not come by itself.
+
+        Their invoice needs a person, or the provider bills them no more: a part of them was captured by someone else.
+        """
         found = await groups.invoices(self.store, await self.store.known(self.bought))
-        failed = {id_ for invoice, on in found.values() if invoice.outcome is Outcome.FAILED for id_ in on}
+        stuck = {id_ for invoice, on in found.values() if invoice.outcome is Outcome.FAILED for id_ in on}
+        transactions = self.running.provider.transactions
+        stuck |= {id_ for id_ in self.bought if transactions[id_]["status"] == "PARTIALLY_CAPTURED"}
         waiting = {delivery.id for delivery in await self._all() if delivery.outcome is Outcome.OPEN}
-        if not waiting <= failed:
+        if not waiting <= stuck:
             return
         for id_ in waiting:
             at = self.running.provider.clock.now()

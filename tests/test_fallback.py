@@ -516,6 +516,18 @@ async def test_a_turn_is_one_channels_own(bench: Bench) -> None:
     assert (delivery.outcome, delivery.channel, len(sms.sent)) == (Outcome.COMPLETED, "sms-twilio", 1)
 
 
+async def test_who_has_come_to_be_the_first_has_a_time_of_its_own(bench: Bench) -> None:
+    sms = with_sms(bench)
+    bench.channel.plan = [TransientFailure("451 4.7.1 try later")]
+    sms.plan = [TransientFailure("not now") for _ in range(99)]
+    bench.routes = Routes(default=("email",))
+    await delivered(bench)
+    bench.routes = Routes(default=("sms-twilio", "email"))
+    assert (await later(bench, HOUR - 60)).outcome is Outcome.OPEN
+    delivery = await later(bench, HOUR + 60)
+    assert (delivery.outcome, delivery.channel, sms.sent) == (Outcome.COMPLETED, "email", [])
+
+
 @pytest.mark.parametrize("rule", ["exclusive = true", 'courtesy = ["sms-twilio"]'])
 async def test_what_no_other_channel_may_take_over_waits_quietly(bench: Bench, rule: str) -> None:
     """It waits for its paused channel; the provider is not asked about it once a minute for as long as that lasts."""
@@ -802,6 +814,13 @@ async def test_no_copy_goes_out_of_what_is_voided_meanwhile(bench: Bench) -> Non
     bench.channel.plan = [lambda: bench.payments.change(ID, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED")]
     delivery = await delivered(bench)
     assert (delivery.outcome, len(bench.channel.sent), sms.sent) == (Outcome.CANCELLED, 1, [])
+
+
+async def test_no_copy_that_stood_in_line_goes_out_of_what_was_voided(bench: Bench) -> None:
+    sms = await in_line_for_a_copy(bench)
+    bench.payments.change(ID, standing=Standing.VOIDED, status="AUTHORIZATION_VOIDED")
+    delivery = await later(bench, 21)
+    assert (delivery.outcome, delivery.voided_at is None, sms.sent) == (Outcome.COMPLETED, False, [])
 
 
 async def test_no_copy_goes_where_the_invoice_itself_may_have_come(bench: Bench) -> None:

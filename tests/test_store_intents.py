@@ -399,6 +399,15 @@ async def test_the_outcome_of_an_intent_that_the_database_lost_is_kept(store: Sq
     assert (again.delivery.attempt, again.delivery.progress) == (1, ("delivered", "captured"))
 
 
+async def test_what_is_being_sent_is_found_by_all_its_names(store: SqlStore) -> None:
+    claim = await claimed(store)
+    read = replace(claim.delivery, invoice_number="A1B2C-000001", merchant_reference="order-1", amount=50000)
+    await store.begin_send(claim, send(read.id), replace(read, currency="NOK"))
+    for name in (read.id, "A1B2C-000001", "order-1"):
+        (found,) = await store.find(name)
+        assert (found.outcome, found.amount, found.currency) == (Outcome.OPEN, 50000, "NOK")
+
+
 async def test_no_effect_begins_without_a_lease(store: SqlStore, clock: MovedClock) -> None:
     claim = await claimed(store)
     stranger = replace(claim, token="another")

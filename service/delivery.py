@@ -640,9 +640,20 @@ class Delivery:
         return self.outcome is Outcome.COMPLETED or (self.outcome is Outcome.FAILED and may_have_it)
 
     @property
+    def bounced(self) -> bool:
+        """Whether what had delivered it was reported later as never delivered, and nothing else has since.
+
+        After a resend the row alone cannot tell, for of an earlier round the customer may have it.
+        """
+        unproved = self.delivered_at is not None and self.delivery_proof is None and self.round == 0
+        # What was delivered before this record knew of it is closed without a proof, and a purchase has its invoice's.
+        return unproved and self.kind is not Kind.PURCHASE and self.outcome is not Outcome.COMPLETED
+
+    @property
     def progress(self) -> tuple[str, ...]:
         """What is done, out of `delivered` and `captured`, in the order in which it became known."""
-        known = [(self.delivered_at, 0, "delivered"), (self.captured_known_at, 1, "captured")]
+        delivered_at = None if self.bounced else self.delivered_at
+        known = [(delivered_at, 0, "delivered"), (self.captured_known_at, 1, "captured")]
         return tuple(name for at, _, name in sorted((at, i, name) for at, i, name in known if at is not None))
 
 

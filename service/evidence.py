@@ -144,8 +144,15 @@ def rests_on(dossier: Dossier) -> str:
     if delivery.delivery_proof is Proof.PERSON:
         said = _last_statement(dossier.links)
         return f"A person's word, given {at}. The history says of it: {said or 'the words were erased'}."
-    of_invoice = (send for send in reversed(dossier.sends) if send.round >= 0)
+    of_invoice = [send for send in reversed(dossier.sends) if send.round >= 0]
     sent = next((send for send in of_invoice if send.outcome is Settled.ACCEPTED), None)
+    back = next((send for send in of_invoice if send.outcome is Settled.BOUNCED), None)
+    if sent is None and back is not None:
+        reported = f", at {moment(back.reported_at)}" if back.reported_at else ""
+        return (
+            f"Nothing any more: the message {back.message_id} by {back.channel} was accepted at first, and reported "
+            f"later as never delivered{reported}."
+        )
     if delivery.delivery_proof is Proof.REPORT:
         return f"A report of {sent.channel if sent else 'the channel'} that it reached the customer, known {at}."
     if sent is None:

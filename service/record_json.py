@@ -27,7 +27,7 @@ def delivery_json(delivery: Delivery, history: Sequence[Entry] | None = None) ->
         "attempt": delivery.attempt,
         "due_at": time_text(delivery.due_at),
         "received_at": time_text(delivery.received_at),
-        "delivered_at": time_text(delivery.delivered_at),
+        "delivered_at": None if delivery.bounced else time_text(delivery.delivered_at),
         "captured_at": time_text(delivery.captured_at),
         "voided_at": time_text(delivery.voided_at),
         "closed_at": time_text(delivery.closed_at),

@@ -116,7 +116,7 @@ def _facts(d: Delivery, pauses: Sequence[Pause]) -> str:
         ("However late", "yes, by a person's word" if d.even_late else None),
         ("Due", d.due_at and _moment(d.due_at)),
         *(("Paused", _why(pause)) for pause in pauses),
-        ("Delivered", d.delivered_at and _moment(d.delivered_at)),
+        ("Delivered", _moment(d.delivered_at) if d.delivered_at and not d.bounced else None),
         ("Captured", d.captured_at and _moment(d.captured_at)),
         ("Voided", d.voided_at and _moment(d.voided_at)),
         ("Closed", d.closed_at and _moment(d.closed_at)),

@@ -16,6 +16,7 @@ from service.delivery import (
     Delivery,
     Entry,
     Outcome,
+    Proof,
     Purpose,
     Request,
     Result,
@@ -102,7 +103,12 @@ def due_now(delivery: Delivery, clock: Clock) -> bool:
     return delivery.due_at is not None and delivery.due_at <= clock.now() + SECOND
 
 
-SETTLED: dict[str, Any] = {"outcome": Settled.ACCEPTED, "answer": "250 ok", "settled_at": AT + 2 * SECOND}
+SETTLED: dict[str, Any] = {
+    "outcome": Settled.ACCEPTED,
+    "answer": "250 ok",
+    "settled_at": AT + 2 * SECOND,
+    "proof": Proof.RELAY,
+}
 CLOSED: dict[str, Any] = {"outcome": Outcome.COMPLETED, "closed_at": AT}
 
 

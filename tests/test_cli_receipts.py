@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service.cli import cli
-from service.delivery import Delivery, Outcome, Proof, Report, Store
+from service.delivery import Delivery, Outcome, Report, Store
 from tests.commands import within
 from tests.store_values import ACCOUNT, CLOSED, NEVER, SETTLED, claimed, only, send
 from tests.test_dsn import ADDRESS, BOUNCE, KEY, OURS, VACATION
@@ -25,7 +25,7 @@ def complete(url: str) -> None:
         claim = await claimed(store)
         begun = send(claim.delivery.id, key=KEY, message_id=OURS)
         await store.begin_send(claim, begun)
-        await store.settle_send(replace(begun, **SETTLED, proof=Proof.RELAY), [])
+        await store.settle_send(replace(begun, **SETTLED), [])
         await store.save(claim, replace(claim.delivery, **CLOSED), NEVER)
 
     within(url, work)

@@ -21,7 +21,7 @@ from sqlalchemy import event, insert, update
 
 from service.chain import moment
 from service.cli import cli
-from service.delivery import Dossier, Entry, Proof, Result, Settled, Step
+from service.delivery import Dossier, Entry, Fate, Proof, Report, Reported, Result, Settled, Step
 from service.evidence import NotEvidence, evidence, verify
 from service.store import SqlStore, open_store
 from service.store.tables import deliveries, history
@@ -216,6 +216,15 @@ async def test_a_report_is_more_than_a_relays_word(store: SqlStore, proof: Proof
     dossier = await delivered(store)
     dossier = replace(dossier, delivery=replace(dossier.delivery, delivery_proof=proof))
     assert json.loads(written(dossier))["delivered_rests_on"].startswith(begins)
+
+
+async def test_what_bounced_rests_on_nothing(store: SqlStore) -> None:
+    dossier = await delivered(store)
+    bounced = Report(channel="email", event_id="e1", reference="<abc@merchant.example>", fate=Fate.FAILED, at=AT)
+    assert await store.report(dossier.delivery.account_id, bounced) is Reported.BOUNCED
+    document = json.loads(written(await store.dossier(ID)))
+    assert document["delivered_rests_on"].startswith("Nothing any more: the message <abc@merchant.example> by email")
+    assert (document["delivery"]["progress"], document["delivery"]["delivered_at"]) == (["captured"], None)
 
 
 async def test_lines_of_an_earlier_version_come_before_the_chain(store: SqlStore) -> None:

@@ -28,6 +28,7 @@ from service.delivery import (
     TransientFailure,
     UnconfirmedFailure,
 )
+from service.record_json import delivery_json
 from service.routing import E_INVOICES_IN_NORWAY_FROM, Routes, read_routes
 from tests.fakes import ACCOUNT, PDF, FakeChannel, FakeLinks, a_transaction
 from tests.store_values import request
@@ -212,6 +213,8 @@ async def test_a_bounce_with_no_other_channel_fails_and_says_so(bench: Bench) ->
     await bench.store.report(ACCOUNT, bounce)
     delivery = await later(bench, 0)
     assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "not delivered by email: 5.1.1 no such user")
+    # Captured, and not delivered: nobody who lists what did not go out may miss it.
+    assert (delivery.progress, delivery_json(delivery)["delivered_at"]) == (("captured",), None)
     await bench.store.retry(ID, request())  # no other address has been found: that would be a resend
     delivery = await later(bench, 0)
     assert (delivery.outcome, delivery.reason) == (Outcome.FAILED, "no channel is left to try after email")

@@ -44,9 +44,9 @@ async def test_a_send_is_begun_and_accepted(store: SqlStore, clock: MovedClock) 
     (intent,) = await store.sends(begun.id)
     assert intent == send(begun.id, begun_at=intent.begun_at)
     assert near(intent.begun_at, clock.now())
-    await store.settle_send(send(begun.id, **SETTLED, proof=Proof.RELAY), [entry()])
+    await store.settle_send(send(begun.id, **SETTLED), [entry()])
     (settled,) = await store.sends(begun.id)
-    assert settled == replace(intent, **SETTLED, proof=Proof.RELAY)
+    assert settled == replace(intent, **SETTLED)
     delivered = await only(store)
     assert (delivered.delivered_at, delivered.delivery_proof) == (SETTLED["settled_at"], Proof.RELAY)
     assert (await store.history(begun.id))[-1] == entry()
@@ -397,6 +397,15 @@ async def test_the_outcome_of_an_intent_that_the_database_lost_is_kept(store: Sq
     assert [one.outcome for one in again.sends] == [Settled.ACCEPTED]
     assert [one.outcome for one in again.captures] == [Settled.ACCEPTED]
     assert (again.delivery.attempt, again.delivery.progress) == (1, ("delivered", "captured"))
+
+
+async def test_what_is_being_sent_is_found_by_all_its_names(store: SqlStore) -> None:
+    claim = await claimed(store)
+    read = replace(claim.delivery, invoice_number="A1B2C-000001", merchant_reference="order-1", amount=50000)
+    await store.begin_send(claim, send(read.id), replace(read, currency="NOK"))
+    for name in (read.id, "A1B2C-000001", "order-1"):
+        (found,) = await store.find(name)
+        assert (found.outcome, found.amount, found.currency) == (Outcome.OPEN, 50000, "NOK")
 
 
 async def test_no_effect_begins_without_a_lease(store: SqlStore, clock: MovedClock) -> None:

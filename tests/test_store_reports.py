@@ -75,7 +75,7 @@ async def sent(store: SqlStore, number: int = 1, **changed: Any) -> Claim:
     claim = await claimed(store, number)
     begun = send(claim.delivery.id, number, **changed)
     await store.begin_send(claim, begun)
-    await store.settle_send(replace(begun, **SETTLED, proof=Proof.RELAY), [])
+    await store.settle_send(replace(begun, **SETTLED), [])
     return claim
 
 
@@ -263,7 +263,7 @@ async def test_another_accepted_send_of_the_round_outweighs_a_bounce(store: SqlS
     await store.settle_send(replace(first, outcome=Settled.UNCONFIRMED, settled_at=AT), [])
     second = send(claim.delivery.id, 2, channel="sms", key="def", message_id="def")
     await store.begin_send(claim, second)
-    await store.settle_send(replace(second, **SETTLED, proof=Proof.RELAY), [])
+    await store.settle_send(replace(second, **SETTLED), [])
     await store.save(claim, replace(claim.delivery, **CLOSED), NEVER)
     assert await store.report(ACCOUNT, report()) is Reported.RECORDED
     assert (await only(store)).outcome is Outcome.COMPLETED
@@ -276,7 +276,7 @@ async def test_a_bounce_of_an_earlier_round_opens_nothing(store: SqlStore) -> No
     (again,) = await claim_all(store)
     second = send(claim.delivery.id, 2, round=1, key="def", message_id="<def@merchant.example>")
     await store.begin_send(again, second)
-    await store.settle_send(replace(second, **SETTLED, proof=Proof.RELAY), [])
+    await store.settle_send(replace(second, **SETTLED), [])
     await store.save(again, replace(again.delivery, **CLOSED), NEVER)
     assert await store.report(ACCOUNT, report()) is Reported.RECORDED
     assert (await only(store)).outcome is Outcome.COMPLETED
@@ -387,7 +387,7 @@ async def test_an_acceptance_that_is_written_after_its_bounce_does_not_undo_it(s
     begun = send(claim.delivery.id)
     await store.begin_send(claim, begun)
     await store.report(ACCOUNT, report())
-    await store.settle_send(replace(begun, **SETTLED, proof=Proof.RELAY), [])
+    await store.settle_send(replace(begun, **SETTLED), [])
     assert await outcomes(store, claim.delivery.id) == [Settled.BOUNCED]
 
 

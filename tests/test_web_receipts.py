@@ -16,7 +16,6 @@ from service.delivery import (
     Fate,
     Forged,
     Outcome,
-    Proof,
     Report,
     Reported,
     ReportRequest,
@@ -120,7 +119,7 @@ async def completed(store: SqlStore) -> str:
     claim = await claimed(store)
     begun = send(claim.delivery.id, channel="sms")
     await store.begin_send(claim, begun)
-    await store.settle_send(replace(begun, **SETTLED, proof=Proof.RELAY), [])
+    await store.settle_send(replace(begun, **SETTLED), [])
     await store.save(claim, replace(claim.delivery, **CLOSED), NEVER)
     return claim.delivery.id
 

@@ -105,11 +105,20 @@ def saved(held: Held, claim: Claim, delivery: Delivery, schedule: Schedule, now:
 def send_begun(held: Held, claim: Claim, send: Send, now: datetime, *, turn: Delivery | None = None) -> Held:
     """Return the row with one more attempt; raises `LeaseLost` unless the lease is held and has not run out.
 
-    Whose turn it is (`turn`) is written with it: who finds the intent in doubt must not begin with another channel.
+    Whose turn it is (`turn`) is written with it: who finds the intent in doubt must not begin with another channel. So
+    is what it is found by, and how much it is about: the answer may take minutes, or the process die meanwhile.
     """
     if not _in_hand(held, claim.token, now):
         raise LeaseLost
     delivery = replace(held.delivery, attempt=held.delivery.attempt + 1)
+    if turn is not None:
+        delivery = replace(
+            delivery,
+            invoice_number=turn.invoice_number,
+            merchant_reference=turn.merchant_reference,
+            amount=turn.amount,
+            currency=turn.currency,
+        )
     if turn is not None and held.asked <= claim.wakes:  # a person's retry has begun with the first channel again
         delivery = replace(delivery, fallen=turn.fallen, turn=turn.turn, channel_since=turn.channel_since)
     delivery = replace(delivery, paced=False)  # its place in line is used up, whatever becomes of this process

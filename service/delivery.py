@@ -1427,6 +1427,9 @@ class Store(Protocol):
     async def members(self, chosen: Members) -> tuple[Member, ...]:
         """Return purchases with their deliveries, the oldest purchase first."""
 
+    async def unread(self, account_id: str, before: datetime) -> int:
+        """Return how many open deliveries came `before` a time and have never been read: nobody knows what they are."""
+
     async def remark(self, transaction_id: str, words: str | None) -> None:
         """Say in what a purchase was billed otherwise than expected, or (None) that it was not."""
 

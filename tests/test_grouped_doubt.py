@@ -358,6 +358,18 @@ async def test_no_sum_is_told_before_every_purchase_is_read(bench: Bench) -> Non
     assert await the_sum(bench) == 4 * 50000
 
 
+async def test_what_was_called_about_and_never_read_may_be_a_purchase_of_it(bench: Bench) -> None:
+    await bought(bench, "p1")
+    bench.payments.plan[f"read {ACCOUNT}.p2"] = [TransientFailure("500") for _ in range(3)]
+    await buy(bench, "p2")
+    bill(bench, "p1", "p2", due_date=LATE)
+    await bench.arrive(f"{ACCOUNT}.p1")
+    await settle(bench, 2, 30)
+    assert bench.channel.sent == []
+    await settle(bench, 14, 60)
+    assert await the_sum(bench) == 2 * 50000
+
+
 async def test_one_that_was_skipped_earlier_and_is_collected_by_now_is_held(bench: Bench) -> None:
     """Adopted after an upgrade: who delivered it, and captured it by hand, did so without us."""
     await bought(bench)

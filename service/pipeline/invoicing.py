@@ -85,6 +85,8 @@ async def _settled(work: Work, members: list[Member]) -> Wait | None:
         and other.purchase.invoice_id is None
         and (other.purchase.looked_at is None or other.purchase.looked_at < since)
     ]
+    if waited < _SETTLING and await work.parts.store.unread(work.delivery.account_id, since):
+        return Wait(reason=_BEING_READ, runs=False, seconds=_AGAIN)  # one of those may be a purchase of it
     if not unread:
         return None
     if waited < _SETTLING:

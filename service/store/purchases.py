@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Row, exists, literal, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, exists, func, literal, or_, select, update
 
 from service.delivery import (
     PROVIDER_LANE,
@@ -102,6 +102,17 @@ def adopt_skipped(connection: Connection, account_id: str, shift: int) -> int:
 def members(connection: Connection, chosen: Members, shift: int) -> tuple[Member, ...]:
     statement = _SELECT.where(*_wanted(chosen))
     return tuple(map(_member, connection.execute(statement, {"shift": shift} if chosen.unsettled else {})))
+
+
+def unread(connection: Connection, account_id: str, before: datetime) -> int:
+    """As `Store.unread`."""
+    never = select(func.count()).where(
+        deliveries.c.account_id == account_id,
+        deliveries.c.outcome == Outcome.OPEN.value,
+        deliveries.c.product_type.is_(None),
+        deliveries.c.received_at < before,
+    )
+    return connection.execute(never).scalar_one()
 
 
 def remark(connection: Connection, transaction_id: str, words: str | None) -> None:

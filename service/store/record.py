@@ -195,6 +195,10 @@ class SqlStore:
         """As `Store.members`."""
         return await self._read(partial(purchases.members, chosen=chosen, shift=shift(self._clock)))
 
+    async def unread(self, account_id: str, before: datetime) -> int:
+        """As `Store.unread`."""
+        return await self._read(partial(purchases.unread, account_id=account_id, before=before))
+
     async def remark(self, transaction_id: str, words: str | None) -> None:
         """As `Store.remark`."""
         note = partial(purchases.remark, transaction_id=transaction_id, words=words)

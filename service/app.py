@@ -268,9 +268,8 @@ async def _fit(stack: AsyncExitStack, settings: Settings, clock: Clock, metrics:
     renderer, pages, routes, reporting = None, None, None, None
     with _noted(mistakes):
         channels = await open_channels(stack, settings, clock, metrics.alarm)
-    if channels or not any(
-        ":" in name for name in settings.channels
-    ):  # what an adapter is called shows when it is open
+    outside = any(":" in name for name in settings.channels)
+    if channels or not outside:  # what an adapter is called shows when it is open
         with _noted(mistakes):
             routes = routes_of(settings, channels)
     with _noted(mistakes):
